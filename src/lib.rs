@@ -1,1 +1,6 @@
+//! frontrow: seats for concerts that everybody wants at the same moment.
 
+pub mod accounts;
+pub mod catalog;
+
+pub mod platform;

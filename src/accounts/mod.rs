@@ -1,0 +1,5 @@
+//! Who is who: users, sessions, roles.
+
+pub mod domain;
+
+pub use domain::UserId;

@@ -1,0 +1,69 @@
+//! Invariants as statements: each feature lists its own, and each returns the rows that break it.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+use super::clock::Timestamp;
+use super::db::{Conn, Db};
+use super::error::Problem;
+use super::telemetry::metrics;
+
+/// Most breaches shown per invariant.
+pub const SHOWN_MAX: u32 = 20;
+
+/// Something that must always hold.
+///
+/// The statement binds the instant since which rows count as changed, then the clock's offset, then the limit, and returns one
+/// text column that describes a breach per row.
+#[derive(Clone, Copy, Debug)]
+pub struct Invariant {
+    /// Its name in metrics and reports.
+    pub name: &'static str,
+    /// What must hold.
+    pub promise: &'static str,
+    /// Finds breaches.
+    pub statement: &'static str,
+}
+
+/// What one invariant's check found.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Finding {
+    /// The invariant's name.
+    pub invariant: String,
+    /// What must hold.
+    pub promise: String,
+    /// Descriptions of what breaks it, at most [`SHOWN_MAX`].
+    pub breaches: Vec<String>,
+}
+
+/// Checks every invariant on what changed since `since`, or on everything.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn check(db: &Db, invariants: &'static [&'static [Invariant]], since: Option<Timestamp>) -> Result<Vec<Finding>, Problem> {
+    let mut findings = Vec::new();
+    for invariant in invariants.iter().copied().flatten() {
+        let input = (invariant, since);
+        let breaches = db.read("audit.check", input, |conn, (invariant, since)| run(conn, invariant, *since)).await?;
+        metrics::invariant(invariant.name, breaches.len());
+        if !breaches.is_empty() {
+            tracing::error!(invariant = invariant.name, breaches = breaches.len(), "invariant broken");
+        }
+        findings.push(Finding { invariant: invariant.name.into(), promise: invariant.promise.into(), breaches });
+    }
+    Ok(findings)
+}
+
+fn run<'c>(conn: &'c mut Conn, invariant: &'c Invariant, since: Option<Timestamp>) -> BoxFuture<'c, Result<Vec<String>, Problem>> {
+    Box::pin(async move {
+        let offset = conn.offset_micros();
+        let since = match since.or_else(|| Timestamp::from_millis(0)) {
+            Some(since) => since,
+            None => super::db::now(conn).await?.minus(Duration::from_secs(60)),
+        };
+        let found = sqlx::query_scalar(invariant.statement).bind(since).bind(offset).bind(SHOWN_MAX);
+        Ok(found.fetch_all(conn.sql()).await?)
+    })
+}

@@ -1,0 +1,176 @@
+//! Time as a parameter. The only place that reads the wall clock.
+//!
+//! Three clocks take part: MySQL's (inside statements), Redis' (inside scripts) and this application clock
+//! (tokens, answers), which is aligned with MySQL's every few seconds. All three are moved together by
+//! one offset that only test builds can set: statements bind [`Clock::offset_micros`], scripts receive
+//! [`Clock::offset_millis`], and [`Clock::now`] adds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An instant in UTC with microseconds, written as RFC 3339 with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Timestamp(DateTime<Utc>);
+
+impl Timestamp {
+    /// From milliseconds since 1970; `None` outside the calendar's range.
+    #[must_use]
+    pub fn from_millis(millis: i64) -> Option<Self> {
+        DateTime::from_timestamp_millis(millis).map(Self)
+    }
+
+    /// Milliseconds since 1970.
+    #[must_use]
+    pub const fn millis(self) -> i64 {
+        self.0.timestamp_millis()
+    }
+
+    /// Microseconds since 1970.
+    #[must_use]
+    pub const fn micros(self) -> i64 {
+        self.0.timestamp_micros()
+    }
+
+    /// Later by `duration`, or the greatest representable instant.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let delta = TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
+        Self(self.0.checked_add_signed(delta).unwrap_or(DateTime::<Utc>::MAX_UTC))
+    }
+
+    /// Earlier by `duration`, or the smallest representable instant.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        let delta = TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX);
+        Self(self.0.checked_sub_signed(delta).unwrap_or(DateTime::<Utc>::MIN_UTC))
+    }
+
+    /// The time from `earlier` to this instant; zero where it lies behind.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        (self.0 - earlier.0).to_std().unwrap_or_default()
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parsed = DateTime::parse_from_rfc3339(&text)
+            .map_err(|_| de::Error::custom("expected an RFC 3339 time such as 2026-11-21T12:00:00Z"))?
+            .with_timezone(&Utc);
+        // MySQL's DATETIME covers these years only.
+        let year = chrono::Datelike::year(&parsed);
+        if !(1970..=9998).contains(&year) {
+            return Err(de::Error::custom("expected a year from 1970 to 9998"));
+        }
+        Ok(Self(parsed.trunc_subsecs(6)))
+    }
+}
+
+impl utoipa::PartialSchema for Timestamp {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+        let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+        ObjectBuilder::new().schema_type(Type::String).format(Some(format)).into()
+    }
+}
+
+impl utoipa::ToSchema for Timestamp {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Timestamp".into()
+    }
+}
+
+/// The application clock. Clones share their alignment and offset.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// What MySQL's clock reads minus what this machine's reads, in microseconds.
+    alignment: Arc<AtomicI64>,
+    /// The tests' offset, in microseconds. Nothing outside `test-kit` can make it differ from zero.
+    offset: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// A clock whose offset is shared with whoever holds `offset` (microseconds).
+    #[cfg(feature = "test-kit")]
+    #[must_use]
+    pub fn with_offset(offset: Arc<AtomicI64>) -> Self {
+        Self { alignment: Arc::default(), offset }
+    }
+
+    /// The present instant, on the database's clock as far as it is known.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let shift = self.alignment.load(Ordering::Relaxed) + self.offset_micros();
+        Timestamp(wall() + TimeDelta::microseconds(shift))
+    }
+
+    /// What statements add to the database's clock, in microseconds.
+    #[must_use]
+    pub fn offset_micros(&self) -> i64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    /// What scripts add to the Redis clock, in milliseconds.
+    #[must_use]
+    pub fn offset_millis(&self) -> i64 {
+        self.offset_micros() / 1000
+    }
+
+    /// Takes over the database's clock: `database_now` was read (offset included) within `round_trip`.
+    pub fn align(&self, database_now: Timestamp, round_trip: Duration) {
+        let middle = database_now.plus(round_trip / 2);
+        let unaligned = wall() + TimeDelta::microseconds(self.offset_micros());
+        self.alignment.store(middle.micros() - unaligned.timestamp_micros(), Ordering::Relaxed);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+fn wall() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alignment_takes_over_the_databases_clock() {
+        let clock = Clock::default();
+        let ahead = clock.now().plus(Duration::from_secs(3600));
+        clock.align(ahead, Duration::ZERO);
+        assert!(clock.now() >= ahead);
+        assert!(clock.now() < ahead.plus(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn times_are_written_with_milliseconds_and_read_back() {
+        let time = Timestamp::from_millis(1_700_000_000_123).unwrap();
+        let text = serde_json::to_string(&time).unwrap();
+        assert_eq!(text, "\"2023-11-14T22:13:20.123Z\"");
+        assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), time);
+    }
+
+    #[test]
+    fn years_that_the_database_cannot_keep_are_refused() {
+        assert!(serde_json::from_str::<Timestamp>("\"9999-12-31T23:59:59Z\"").is_err());
+        assert!(serde_json::from_str::<Timestamp>("\"0001-01-01T00:00:00Z\"").is_err());
+    }
+}

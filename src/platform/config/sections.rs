@@ -1,0 +1,87 @@
+//! The settings of the platform itself. Features bring their own next to the code that reads them.
+
+use serde::Deserialize;
+
+use super::Secret;
+
+/// `[http]`: the listener and its limits.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct HttpSettings {
+    pub addr: String,
+    pub connections_max: usize,
+    pub requests_max: usize,
+    pub request_timeout_ms: u64,
+    pub header_timeout_secs: u64,
+    pub body_bytes_max: usize,
+    pub drain_idle_ms: u64,
+    pub drain_timeout_secs: u64,
+}
+
+/// `[database]`: the pool and its limits.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct DatabaseSettings {
+    pub url: Secret,
+    pub pool_size: u32,
+    pub waiting_max: usize,
+    pub acquire_timeout_ms: u64,
+    pub unit_timeout_ms: u64,
+    pub lock_wait_secs: u32,
+    pub retries_max: u32,
+    pub migrate_on_start: bool,
+}
+
+/// `[redis]`: the clients and their limits.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct RedisSettings {
+    pub url: Secret,
+    pub prefix: String,
+    pub pool_size: usize,
+    pub command_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub buffer_max: usize,
+}
+
+/// `[secrets]`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct SecretSettings {
+    pub token_keys: Secret,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct LogSettings {
+    pub filter: String,
+    pub format: String,
+}
+
+/// `[cache]`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct CacheSettings {
+    pub enabled: bool,
+    pub ttl_secs: u64,
+    pub entries_max: u64,
+}
+
+/// `[outbox]`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct OutboxSettings {
+    pub batch_max: u32,
+    pub poll_ms: u64,
+    pub stream_len_max: i64,
+    pub keep_hours: u32,
+}
+
+/// `[jobs]`.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct JobSettings {
+    pub lease_secs: u32,
+    pub audit_every_secs: u32,
+}

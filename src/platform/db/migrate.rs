@@ -1,0 +1,36 @@
+//! Brings the schema up to date: one instance at a time, under a named lock of the server.
+//!
+//! sqlx's own lock waits without a limit, which MariaDB refuses silently, so it is off and the lock is
+//! taken here with one.
+
+use std::str::FromStr as _;
+
+use anyhow::{Context as _, bail};
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::{Connection as _, MySqlConnection};
+
+use super::super::config::DatabaseSettings;
+
+const TAKE_LOCK: &str = "SELECT GET_LOCK(CONCAT('frontrow.migrate.', DATABASE()), 60)";
+const GIVE_LOCK: &str = "SELECT RELEASE_LOCK(CONCAT('frontrow.migrate.', DATABASE()))";
+
+/// Applies every migration that is missing and returns how many the binary knows.
+///
+/// # Errors
+/// Where the server cannot be reached, another instance holds the lock for a minute, or a migration
+/// fails or was changed after it was applied.
+pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<usize> {
+    let mut migrator = sqlx::migrate!();
+    migrator.set_locking(false);
+    let options = MySqlConnectOptions::from_str(settings.url.expose()).context("database.url")?;
+    let mut conn = MySqlConnection::connect_with(&options).await.context("cannot connect to the database")?;
+    let taken: Option<i64> = sqlx::query_scalar(TAKE_LOCK).fetch_one(&mut conn).await?;
+    if taken != Some(1) {
+        bail!("another instance has been migrating for a minute");
+    }
+    let outcome = migrator.run(&mut conn).await.context("migration failed");
+    let _released: Option<i64> = sqlx::query_scalar(GIVE_LOCK).fetch_one(&mut conn).await?;
+    outcome?;
+    conn.close().await?;
+    Ok(migrator.iter().count())
+}

@@ -1,0 +1,267 @@
+//! MySQL and MariaDB: one pool, and the only way to run SQL in it.
+//!
+//! Every unit of work has a name (it labels metrics and logs) and runs in a task of its own that the
+//! caller awaits. A caller that goes away (a client that disconnects, a timeout) therefore never drops
+//! a query in the middle of a packet, which would wedge its connection for ever; the unit runs to its
+//! end. A unit that exceeds its own time limit has its connection closed, not reused.
+//!
+//! Units that write run in one transaction under READ COMMITTED and are run again, whole, after a
+//! deadlock, a lock wait timeout or a changed snapshot: a body must have no effect outside its
+//! transaction. Who must wait for a connection waits in a bounded line.
+//!
+//! Lock order, everywhere: idempotency key, hold, order, pass, points account, seats by number. Rows inserted come last.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use rand::Rng as _;
+use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySql, MySqlConnection, MySqlPool};
+use tokio::sync::Semaphore;
+
+use super::clock::{Clock, Timestamp};
+use super::config::{ConfigError, DatabaseSettings};
+use super::error::{Fault, Problem, codes};
+use super::telemetry::metrics;
+
+mod migrate;
+mod sql;
+pub use migrate::migrate;
+pub use sql::{in_list, rows};
+
+/// Longest wait for the ping that a connection must answer before it is used again.
+const RELEASE_PING_MAX: Duration = Duration::from_millis(700);
+
+/// A body of SQL: borrows the connection and its input for as long as it runs.
+pub type Body<I, T> = for<'c> fn(&'c mut Conn, &'c I) -> BoxFuture<'c, Result<T, Problem>>;
+
+/// A connection inside a unit of work. Store functions take it; they never begin or commit.
+#[derive(Debug)]
+pub struct Conn {
+    inner: PoolConnection<MySql>,
+    offset_micros: i64,
+}
+
+impl Conn {
+    /// The connection as sqlx wants it.
+    pub fn sql(&mut self) -> &mut MySqlConnection {
+        &mut self.inner
+    }
+
+    /// What statements add to the database's clock: bind it wherever a statement says
+    /// `UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND`.
+    #[must_use]
+    pub const fn offset_micros(&self) -> i64 {
+        self.offset_micros
+    }
+}
+
+/// The pool and its rules.
+#[derive(Clone)]
+pub struct Db {
+    pool: MySqlPool,
+    waiting: Arc<Semaphore>,
+    settings: Arc<DatabaseSettings>,
+    clock: Clock,
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db").field("size", &self.pool.size()).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// A pool that connects when first used.
+    ///
+    /// # Errors
+    /// Where the URL does not parse or the limits make no sense.
+    pub fn new(settings: &DatabaseSettings, clock: Clock) -> Result<Self, ConfigError> {
+        let refuse = |name, reason: String| ConfigError::Rejected { name, reason };
+        if settings.url.is_empty() {
+            return Err(refuse("database.url", "not set: mysql://user:password@host:port/database".into()));
+        }
+        if settings.pool_size == 0 {
+            return Err(refuse("database.pool_size", "at least 1".into()));
+        }
+        let options: MySqlConnectOptions =
+            settings.url.expose().parse().map_err(|_| refuse("database.url", "not a mysql:// address".into()))?;
+        let lock_wait_secs = settings.lock_wait_secs.max(1);
+        let pool = MySqlPoolOptions::new()
+            .max_connections(settings.pool_size)
+            .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
+            .test_before_acquire(false)
+            .after_connect(move |conn, _| {
+                Box::pin(async move {
+                    conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
+                    let limit = format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_secs}");
+                    conn.execute(AssertSqlSafe(limit)).await?;
+                    Ok(())
+                })
+            })
+            .after_release(|conn, _| {
+                Box::pin(async move { Ok(tokio::time::timeout(RELEASE_PING_MAX, conn.ping()).await.is_ok_and(|pong| pong.is_ok())) })
+            })
+            .connect_lazy_with(options.statement_cache_capacity(256));
+        let waiting = Arc::new(Semaphore::new(settings.pool_size as usize + settings.waiting_max));
+        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock })
+    }
+
+    /// Runs `body` in one transaction, again after a conflict, and commits if it says Ok.
+    ///
+    /// The body may run several times: it must do nothing but SQL.
+    ///
+    /// # Errors
+    /// What the body refused with, or `overloaded`, `read_only`, `timed_out` or `internal`.
+    pub async fn in_tx<I, T>(&self, name: &'static str, input: I, body: Body<I, T>) -> Result<T, Problem>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.unit(name, Kind::Transaction, input, body).await
+    }
+
+    /// Runs statements that only read, each on its own.
+    ///
+    /// # Errors
+    /// As [`Db::in_tx`].
+    pub async fn read<I, T>(&self, name: &'static str, input: I, body: Body<I, T>) -> Result<T, Problem>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.unit(name, Kind::Read, input, body).await
+    }
+
+    async fn unit<I, T>(&self, name: &'static str, kind: Kind, input: I, body: Body<I, T>) -> Result<T, Problem>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let db = self.clone();
+        let task = tokio::spawn(async move {
+            let started = Instant::now();
+            let result = db.run(name, kind, &input, body).await;
+            metrics::db_unit(name, result.as_ref().err().map(Problem::code), started.elapsed());
+            result
+        });
+        match task.await {
+            Ok(result) => result,
+            Err(error) => Err(Problem::internal(error)),
+        }
+    }
+
+    async fn run<I, T>(&self, name: &'static str, kind: Kind, input: &I, body: Body<I, T>) -> Result<T, Problem> {
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return Err(Problem::new(&codes::OVERLOADED).fault_of(Fault::Exhausted));
+        };
+        let mut attempt = 0;
+        loop {
+            let result = self.attempt(kind, input, body).await;
+            let fault = result.as_ref().err().and_then(Problem::fault);
+            match fault {
+                Some(fault) if fault.is_retryable() && attempt < self.settings.retries_max => {
+                    metrics::db_retry(name, fault);
+                    tokio::time::sleep(backoff(attempt)).await;
+                    attempt += 1;
+                }
+                _ => return result,
+            }
+        }
+    }
+
+    async fn attempt<I, T>(&self, kind: Kind, input: &I, body: Body<I, T>) -> Result<T, Problem> {
+        let inner = self.pool.acquire().await?;
+        let mut conn = Conn { inner, offset_micros: self.clock.offset_micros() };
+        let limit = Duration::from_millis(self.settings.unit_timeout_ms);
+        let outcome = tokio::time::timeout(limit, kind.run(&mut conn, input, body)).await;
+        match outcome {
+            Ok((result, Reuse::Safe)) => result,
+            Ok((result, Reuse::Unsafe)) => {
+                drop(conn.inner.detach());
+                result
+            }
+            Err(_) => {
+                drop(conn.inner.detach());
+                Err(Problem::new(&codes::TIMED_OUT).because(anyhow::anyhow!("unit of work over {limit:?}")))
+            }
+        }
+    }
+
+    /// Asks the server for its time and aligns the clock with it.
+    ///
+    /// # Errors
+    /// Where the server does not answer.
+    pub async fn align_clock(&self) -> Result<(), Problem> {
+        let started = Instant::now();
+        let now = self.read("db.now", (), |conn, ()| Box::pin(now(conn))).await?;
+        self.clock.align(now, started.elapsed());
+        Ok(())
+    }
+
+    /// Connections open and idle, for metrics.
+    #[must_use]
+    pub fn pool_state(&self) -> (u32, usize) {
+        (self.pool.size(), self.pool.num_idle())
+    }
+
+    /// Closes the pool once what is running has ended.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// The database's clock, offset included.
+const NOW: &str = "SELECT UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND";
+
+/// The database's present instant.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn now(conn: &mut Conn) -> Result<Timestamp, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_scalar(NOW).bind(offset).fetch_one(conn.sql()).await?)
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Transaction,
+    Read,
+}
+
+/// Whether a connection may go back to the pool.
+enum Reuse {
+    Safe,
+    Unsafe,
+}
+
+impl Kind {
+    async fn run<I, T>(self, conn: &mut Conn, input: &I, body: Body<I, T>) -> (Result<T, Problem>, Reuse) {
+        if let Self::Read = self {
+            return (body(conn, input).await, Reuse::Safe);
+        }
+        if let Err(error) = conn.sql().execute("START TRANSACTION").await {
+            return (Err(error.into()), Reuse::Unsafe);
+        }
+        match body(conn, input).await {
+            Ok(value) => match conn.sql().execute("COMMIT").await {
+                Ok(_) => (Ok(value), Reuse::Safe),
+                // Whether it was committed is not known: the client repeats with its key and finds out.
+                Err(error) => (Err(error.into()), Reuse::Unsafe),
+            },
+            Err(problem) => match conn.sql().execute("ROLLBACK").await {
+                Ok(_) => (Err(problem), Reuse::Safe),
+                Err(_) => (Err(problem), Reuse::Unsafe),
+            },
+        }
+    }
+}
+
+/// Full jitter over a doubling ceiling of 4 to 128 ms.
+fn backoff(attempt: u32) -> Duration {
+    let ceiling = 4_u64 << attempt.min(5);
+    Duration::from_micros(rand::rng().random_range(0..ceiling * 1000))
+}

@@ -1,0 +1,347 @@
+//! One error for every failure that a client can see: an RFC 9457 problem with a stable code.
+//!
+//! Features declare their codes as [`Code`] constants and make problems from them; anything unexpected
+//! becomes `internal`, whose cause is logged under the request id and never shown.
+
+use std::fmt;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::http::request_id;
+
+/// A kind of problem: what `/problems/{code}` explains.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Stable, `snake_case`.
+    pub code: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// A short title, the same each time.
+    pub title: &'static str,
+    /// What it means and what to do about it.
+    pub about: &'static str,
+}
+
+/// Declares [`Code`] constants and a list of them, `CODES`.
+#[macro_export]
+macro_rules! problem_codes {
+    ($($name:ident = $status:literal $code:literal $title:literal $about:literal;)+) => {
+        $(
+            #[doc = $about]
+            pub const $name: $crate::platform::error::Code =
+                $crate::platform::error::Code { code: $code, status: $status, title: $title, about: $about };
+        )+
+        /// Every code declared here, for the pages that explain them.
+        pub const CODES: &[&$crate::platform::error::Code] = &[$(&$name),+];
+    };
+}
+
+/// The codes that any endpoint may answer.
+pub mod codes {
+    problem_codes! {
+        MALFORMED_JSON = 400 "malformed_json" "Malformed JSON" "The body is not JSON.";
+        IDEMPOTENCY_KEY_MISSING = 400 "idempotency_key_missing" "Idempotency-Key missing" "This request moves money or goods: send an Idempotency-Key of your own, and the same one when you repeat it.";
+        UNAUTHENTICATED = 401 "unauthenticated" "Not signed in" "The access token is missing, expired, revoked or not ours. Sign in again.";
+        FORBIDDEN = 403 "forbidden" "Not allowed" "You are signed in, but this needs another role.";
+        NOT_FOUND = 404 "not_found" "Not found" "There is no such thing, or it is not yours.";
+        METHOD_NOT_ALLOWED = 405 "method_not_allowed" "Method not allowed" "The address exists, but not with this method.";
+        IDEMPOTENCY_KEY_IN_FLIGHT = 409 "idempotency_key_in_flight" "Still running" "A request with this Idempotency-Key is running. Repeat it after Retry-After seconds.";
+        PAYLOAD_TOO_LARGE = 413 "payload_too_large" "Body too large" "The body is over the size limit.";
+        UNSUPPORTED_MEDIA_TYPE = 415 "unsupported_media_type" "Unsupported media type" "Send application/json.";
+        INVALID_BODY = 422 "invalid_body" "Invalid body" "The JSON does not have the documented shape; errors names the fields.";
+        INVALID_PARAMETER = 422 "invalid_parameter" "Invalid parameter" "A part of the address, a query parameter or a header is not valid; errors names it.";
+        IDEMPOTENCY_KEY_REUSED = 422 "idempotency_key_reused" "Idempotency-Key reused" "This key was used for another request. Use a new one.";
+        RATE_LIMITED = 429 "rate_limited" "Too many requests" "You are too fast. Repeat after Retry-After seconds.";
+        INTERNAL = 500 "internal" "Internal error" "Something unexpected went wrong here. Nothing took effect unless a repeat with the same Idempotency-Key says otherwise.";
+        OVERLOADED = 503 "overloaded" "Overloaded" "The server is at its limit. Repeat after Retry-After seconds.";
+        READ_ONLY = 503 "read_only" "Read only" "The database cannot be reached; nothing can be changed right now. Repeat after Retry-After seconds.";
+        UNAVAILABLE = 503 "unavailable" "Unavailable" "A part that this request needs cannot be reached. Repeat after Retry-After seconds.";
+        TIMED_OUT = 503 "timed_out" "Timed out" "The request took too long. It may have taken effect: repeat it with the same Idempotency-Key.";
+    }
+}
+
+/// What a database or Redis failure was, as far as callers care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Chosen as a deadlock's victim (1213).
+    Deadlock,
+    /// A lock was not to be had in time (1205, 3572).
+    LockWait,
+    /// The row changed since the snapshot (1020, MariaDB).
+    SnapshotChanged,
+    /// A unique key refused the row (1062).
+    Duplicate,
+    /// A CHECK constraint refused the row (3819, 4025).
+    CheckViolated,
+    /// The server could not be reached, or the connection broke.
+    Disconnected,
+    /// The server takes no writes (1290, 1792, 1836).
+    ReadOnly,
+    /// No connection became free in time, or too many were waiting.
+    Exhausted,
+}
+
+impl Fault {
+    /// Whether running the whole unit again can help.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Deadlock | Self::LockWait | Self::SnapshotChanged)
+    }
+}
+
+struct Inner {
+    code: &'static Code,
+    detail: Option<String>,
+    members: Map<String, Value>,
+    retry_after_secs: Option<u32>,
+    fault: Option<Fault>,
+    source: Option<anyhow::Error>,
+}
+
+/// A failure on its way to a client.
+pub struct Problem(Box<Inner>);
+
+/// One field's complaint, as in `errors`.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct FieldError {
+    /// The field's path.
+    pub field: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl Problem {
+    /// A problem of this code, with the code's own explanation.
+    #[must_use]
+    pub fn new(code: &'static Code) -> Self {
+        let inner = Inner { code, detail: None, members: Map::new(), retry_after_secs: None, fault: None, source: None };
+        Self(Box::new(inner))
+    }
+
+    /// `internal`, with a cause for the log.
+    #[must_use]
+    pub fn internal(cause: impl Into<anyhow::Error>) -> Self {
+        let mut problem = Self::new(&codes::INTERNAL);
+        problem.0.source = Some(cause.into());
+        problem
+    }
+
+    /// 404, as if absent.
+    #[must_use]
+    pub fn not_found(what: &str) -> Self {
+        Self::new(&codes::NOT_FOUND).detail(format!("No such {what}."))
+    }
+
+    /// 422 `invalid_parameter` for one parameter.
+    #[must_use]
+    pub fn invalid_parameter(field: &str, message: impl Into<String>) -> Self {
+        Self::new(&codes::INVALID_PARAMETER).field(field, message)
+    }
+
+    /// 422 `invalid_body` for one field.
+    #[must_use]
+    pub fn invalid_body(field: &str, message: impl Into<String>) -> Self {
+        Self::new(&codes::INVALID_BODY).field(field, message)
+    }
+
+    /// A sentence about this occurrence.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// An extra member beside the standard ones.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// One more entry in `errors`.
+    #[must_use]
+    pub fn field(mut self, field: &str, message: impl Into<String>) -> Self {
+        let entry = serde_json::json!({"field": field, "message": message.into()});
+        match self.0.members.entry("errors").or_insert_with(|| Value::Array(Vec::new())) {
+            Value::Array(errors) => errors.push(entry),
+            other => *other = Value::Array(vec![entry]),
+        }
+        self
+    }
+
+    /// Sends `Retry-After`.
+    #[must_use]
+    pub fn retry_after(mut self, secs: u32) -> Self {
+        self.0.retry_after_secs = Some(secs);
+        self
+    }
+
+    /// Remembers what the store's failure was.
+    #[must_use]
+    pub fn fault_of(mut self, fault: Fault) -> Self {
+        self.0.fault = Some(fault);
+        self
+    }
+
+    /// Attaches a cause for the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<anyhow::Error>) -> Self {
+        self.0.source = Some(cause.into());
+        self
+    }
+
+    /// The store's failure behind this problem, if one was.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.0.fault
+    }
+
+    /// The problem's code.
+    #[must_use]
+    pub fn code(&self) -> &'static Code {
+        self.0.code
+    }
+
+    /// The body as sent, with this request id.
+    #[must_use]
+    pub fn body(&self, request_id: &str) -> Value {
+        let code = self.0.code;
+        let mut body = Map::new();
+        body.insert("type".into(), format!("/problems/{}", code.code).into());
+        body.insert("title".into(), code.title.into());
+        body.insert("status".into(), code.status.into());
+        body.insert("detail".into(), self.0.detail.clone().unwrap_or_else(|| code.about.to_owned()).into());
+        body.insert("code".into(), code.code.into());
+        body.insert("request_id".into(), request_id.into());
+        body.extend(self.0.members.clone());
+        Value::Object(body)
+    }
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Problem");
+        shown.field("code", &self.0.code.code).field("detail", &self.0.detail);
+        shown.field("fault", &self.0.fault).field("source", &self.0.source).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.code.code)?;
+        if let Some(detail) = &self.0.detail {
+            write!(f, ": {detail}")?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source:#}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let id = request_id::current();
+        if self.0.code.status >= 500 {
+            tracing::warn!(code = self.0.code.code, request_id = %id, cause = self.0.source.as_ref().map(|cause| format!("{cause:#}")), "request failed");
+        }
+        let status = StatusCode::from_u16(self.0.code.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, self.body(&id).to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.0.code.code == codes::UNAUTHENTICATED.code {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"frontrow\""));
+        }
+        let retry_after = self.0.retry_after_secs.or((self.0.code.status == 503).then_some(1));
+        if let Some(secs) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response
+    }
+}
+
+/// The shape of every problem, for the API document.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ProblemBody {
+    /// `/problems/<code>`, a page that explains it.
+    pub r#type: String,
+    /// A short title, the same each time.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+    /// Stable, `snake_case`.
+    pub code: String,
+    /// Quote it when asking for help.
+    pub request_id: String,
+    /// The fields that were refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<FieldError>>,
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        let fault = fault_of(&error);
+        let code = match fault {
+            Some(Fault::Exhausted) => &codes::OVERLOADED,
+            Some(fault) if fault.is_retryable() => &codes::OVERLOADED,
+            Some(Fault::Disconnected | Fault::ReadOnly) => &codes::READ_ONLY,
+            _ => &codes::INTERNAL,
+        };
+        let mut problem = Self::new(code).because(error);
+        problem.0.fault = fault;
+        problem
+    }
+}
+
+fn fault_of(error: &sqlx::Error) -> Option<Fault> {
+    match error {
+        sqlx::Error::Database(error) => {
+            let number = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()?.number();
+            match number {
+                1213 => Some(Fault::Deadlock),
+                1205 | 3572 => Some(Fault::LockWait),
+                1020 => Some(Fault::SnapshotChanged),
+                1062 => Some(Fault::Duplicate),
+                3819 | 4025 => Some(Fault::CheckViolated),
+                // Shutting down, too many connections, killed, gone.
+                1053 | 1040 | 1203 | 1317 | 1927 | 2006 | 2013 | 4031 => Some(Fault::Disconnected),
+                1290 | 1792 | 1836 => Some(Fault::ReadOnly),
+                _ => None,
+            }
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+            Some(Fault::Disconnected)
+        }
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => Some(Fault::Exhausted),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_has_the_promised_members() {
+        let body = Problem::not_found("hold").with("limit", 4).body("r1");
+        assert_eq!(body["type"], "/problems/not_found");
+        assert_eq!(body["status"], 404);
+        assert_eq!(body["code"], "not_found");
+        assert_eq!(body["request_id"], "r1");
+        assert_eq!(body["limit"], 4);
+    }
+
+    #[test]
+    fn an_internal_cause_is_not_shown() {
+        let body = Problem::internal(anyhow::anyhow!("the secret cause")).body("r1");
+        assert!(!body.to_string().contains("secret"));
+    }
+}

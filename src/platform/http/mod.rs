@@ -1,0 +1,15 @@
+//! HTTP without business words: the accept loop, the layers every request passes, and the extractors that
+//! turn bad input into problems.
+
+pub mod body;
+pub mod edge;
+pub mod etag;
+pub mod keyed;
+pub mod page;
+pub mod request_id;
+pub mod server;
+
+pub use body::{Body, Id, Params};
+pub use etag::Cached;
+pub use keyed::KeyedBody;
+pub use page::{Page, PageParams};

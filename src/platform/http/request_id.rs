@@ -1,0 +1,51 @@
+//! The request's id: taken from the client if sane, else made, returned always, and known to whatever
+//! the request runs in its own task.
+
+use std::future::Future;
+
+use axum::http::HeaderMap;
+
+/// The header's name.
+pub const HEADER: &str = "x-request-id";
+const LEN_MAX: usize = 64;
+
+tokio::task_local! {
+    static CURRENT: String;
+}
+
+/// The client's id if it is short and plain, else a new one.
+#[must_use]
+pub fn choose(headers: &HeaderMap) -> String {
+    let sane = |text: &&str| {
+        !text.is_empty() && text.len() <= LEN_MAX && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let theirs = headers.get(HEADER).and_then(|value| value.to_str().ok()).filter(sane);
+    theirs.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// Runs `work` under this id.
+pub async fn scope<F: Future>(id: String, work: F) -> F::Output {
+    CURRENT.scope(id, work).await
+}
+
+/// The id of the request being answered, or `-` outside of one.
+#[must_use]
+pub fn current() -> String {
+    CURRENT.try_with(Clone::clone).unwrap_or_else(|_| "-".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sane_ids_are_taken_over() {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER, "abc-1.2_3".parse().unwrap());
+        assert_eq!(choose(&headers), "abc-1.2_3");
+        for bad in ["", "a b", "a\"b", &"x".repeat(65)] {
+            headers.insert(HEADER, bad.parse().unwrap());
+            assert_ne!(choose(&headers), bad);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Idempotency keys: a request that took effect takes effect once, however often it is sent.
+//!
+//! Table owned: `idempotency_keys`, one row per user and key. The row is inserted in the transaction of the effect, before
+//! it, and completed with the answer after it: both are there or neither is, so a refusal leaves no
+//! row and the key may be used again. Whoever comes while the first is running is told so: on the same
+//! instance by a set in memory, which costs no connection; across instances by the row's lock, which is
+//! never waited for longer than the lock limit.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::db::{Body, Conn, Db};
+use super::error::{Fault, Problem, codes};
+use super::http::keyed::{Answer, RequestKey};
+
+/// How long a key is remembered, in hours.
+pub const KEEP_HOURS: u32 = 24;
+
+const FIND_FOR_UPDATE: &str = "SELECT fingerprint, status, body, created_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 24 HOUR AS is_kept \
+     FROM idempotency_keys WHERE user_id = ? AND request_key = ? FOR UPDATE NOWAIT";
+const DELETE: &str = "DELETE FROM idempotency_keys WHERE user_id = ? AND request_key = ?";
+const INSERT: &str = "INSERT INTO idempotency_keys (user_id, request_key, fingerprint, status, body, created_at) \
+     VALUES (?, ?, ?, 0, '', UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const COMPLETE: &str = "UPDATE idempotency_keys SET status = ?, body = ? WHERE user_id = ? AND request_key = ?";
+const DELETE_OLD: &str = "DELETE FROM idempotency_keys \
+     WHERE created_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 24 HOUR ORDER BY created_at LIMIT ?";
+
+type Running = Arc<Mutex<HashSet<(Uuid, String)>>>;
+
+/// Runs effects at most once per user and key.
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    db: Db,
+    running: Running,
+}
+
+/// Marks a key as running on this instance until dropped.
+struct Mark {
+    running: Running,
+    entry: (Uuid, String),
+}
+
+impl Mark {
+    fn begin(running: &Running, user: Uuid, key: &str) -> Option<Self> {
+        let entry = (user, key.to_owned());
+        let is_first = running.lock().unwrap_or_else(PoisonError::into_inner).insert(entry.clone());
+        is_first.then(|| Self { running: running.clone(), entry })
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.entry);
+    }
+}
+
+struct Keyed<I> {
+    user: Uuid,
+    key: String,
+    fingerprint: [u8; 32],
+    input: I,
+    body: Body<I, Answer>,
+    /// Lives as long as the unit of work, even when the client is gone.
+    _mark: Mark,
+}
+
+impl Idempotency {
+    /// Over this database.
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db, running: Arc::default() }
+    }
+
+    /// Runs `body` in one transaction with the request's key, or gives the stored answer.
+    ///
+    /// # Errors
+    /// `idempotency_key_in_flight`, `idempotency_key_reused`, and whatever the body refuses with.
+    pub async fn once<I: Send + Sync + 'static>(
+        &self,
+        name: &'static str,
+        user: Uuid,
+        request: RequestKey,
+        input: I,
+        body: Body<I, Answer>,
+    ) -> Result<Answer, Problem> {
+        let Some(key) = request.key else {
+            return self.db.in_tx(name, input, body).await;
+        };
+        let Some(mark) = Mark::begin(&self.running, user, &key) else {
+            return Err(in_flight());
+        };
+        let keyed = Keyed { user, key, fingerprint: request.fingerprint, input, body, _mark: mark };
+        self.db.in_tx(name, keyed, |conn, keyed| run(conn, keyed)).await
+    }
+
+    /// Forgets keys past their time, at most `limit` of them. Returns how many.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub async fn delete_old(&self, limit: u32) -> Result<u64, Problem> {
+        self.db
+            .in_tx("idempotency.delete_old", limit, |conn, limit| {
+                Box::pin(async move {
+                    let offset = conn.offset_micros();
+                    let done = sqlx::query(DELETE_OLD).bind(offset).bind(*limit).execute(conn.sql()).await?;
+                    Ok(done.rows_affected())
+                })
+            })
+            .await
+    }
+}
+
+fn in_flight() -> Problem {
+    Problem::new(&codes::IDEMPOTENCY_KEY_IN_FLIGHT).retry_after(1)
+}
+
+fn run<'c, I: Send + Sync + 'static>(conn: &'c mut Conn, keyed: &'c Keyed<I>) -> BoxFuture<'c, Result<Answer, Problem>> {
+    Box::pin(async move {
+        if let Some(answer) = claim(conn, keyed).await? {
+            return Ok(answer);
+        }
+        let answer = (keyed.body)(conn, &keyed.input).await?;
+        sqlx::query(COMPLETE)
+            .bind(answer.status)
+            .bind(answer.body.as_ref())
+            .bind(keyed.user)
+            .bind(&keyed.key)
+            .execute(conn.sql())
+            .await?;
+        Ok(answer)
+    })
+}
+
+/// The stored answer, or nothing once the key belongs to this transaction.
+async fn claim<I>(conn: &mut Conn, keyed: &Keyed<I>) -> Result<Option<Answer>, Problem> {
+    let offset = conn.offset_micros();
+    let found = sqlx::query(FIND_FOR_UPDATE)
+        .bind(offset)
+        .bind(keyed.user)
+        .bind(&keyed.key)
+        .fetch_optional(conn.sql())
+        .await
+        .map_err(busy)?;
+    if let Some(row) = found {
+        if row.try_get::<bool, _>("is_kept")? {
+            if row.try_get::<Vec<u8>, _>("fingerprint")? != keyed.fingerprint {
+                return Err(Problem::new(&codes::IDEMPOTENCY_KEY_REUSED));
+            }
+            let body = row.try_get::<Vec<u8>, _>("body")?.into();
+            return Ok(Some(Answer { status: row.try_get("status")?, body, replayed: true }));
+        }
+        sqlx::query(DELETE).bind(keyed.user).bind(&keyed.key).execute(conn.sql()).await?;
+    }
+    sqlx::query(INSERT)
+        .bind(keyed.user)
+        .bind(&keyed.key)
+        .bind(keyed.fingerprint.as_slice())
+        .bind(offset)
+        .execute(conn.sql())
+        .await
+        .map_err(busy)?;
+    Ok(None)
+}
+
+/// Another transaction has the key: it is running, or has just ended; a repeat will tell.
+fn busy(error: sqlx::Error) -> Problem {
+    let problem = Problem::from(error);
+    match problem.fault() {
+        Some(Fault::LockWait | Fault::Duplicate) => in_flight(),
+        _ => problem,
+    }
+}

@@ -1,0 +1,18 @@
+//! What any server needs, without a business word in it.
+
+pub mod audit;
+pub mod clock;
+pub mod config;
+pub mod db;
+// pub mod embedded;
+pub mod error;
+pub mod http;
+pub mod id;
+pub mod idempotency;
+pub mod jobs;
+pub mod money;
+pub mod outbox;
+pub mod redis;
+pub mod shutdown;
+pub mod telemetry;
+pub mod token;

@@ -1,0 +1,246 @@
+//! The transactional outbox: what must happen after a commit is a row of that commit.
+//!
+//! Table owned: `outbox`. Redis stream owned: `<prefix>:events`. A relay on every instance claims rows by state
+//! (SKIP LOCKED, with a lease), never by "greater than the last id", because ids become visible out of
+//! order. A claimed row goes to its topic's handlers, then to the stream, then is marked sent. A relay that
+//! dies leaves a lease that lapses, so an event may come twice: events carry an id, and handlers must be
+//! repeatable.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use sqlx::Row as _;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::config::OutboxSettings;
+use super::db::{Conn, Db, in_list};
+use super::error::Problem;
+use super::redis::Redis;
+use super::shutdown::Shutdown;
+use super::telemetry::metrics;
+
+const INSERT: &str = "INSERT INTO outbox (id, topic, aggregate_id, version, payload, state, due_at, created_at) \
+     VALUES (?, ?, ?, ?, ?, 0, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const LIST_DUE_FOR_UPDATE: &str = "SELECT id, topic, aggregate_id, version, payload, attempts FROM outbox \
+     WHERE state = 0 AND due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
+const LEASE: &str = "UPDATE outbox SET attempts = attempts + 1, \
+     due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL LEAST(300, 15 * (attempts + 1)) SECOND WHERE id IN (?)";
+const MARK_SENT: &str = "UPDATE outbox SET state = 1 WHERE id IN (?)";
+const DELETE_OLD: &str = "DELETE FROM outbox WHERE state = 1 \
+     AND due_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL ? HOUR ORDER BY due_at LIMIT ?";
+const OLDEST_SECS: &str = "SELECT CAST(COALESCE(TIMESTAMPDIFF(SECOND, MIN(created_at), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), 0) AS SIGNED) \
+     FROM (SELECT created_at FROM outbox WHERE state = 0 ORDER BY due_at LIMIT 100) AS pending";
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The event's own id: consumers drop duplicates by it.
+    pub id: Uuid,
+    /// What kind of thing happened, such as `reservation.confirmed`.
+    pub topic: String,
+    /// What it happened to.
+    pub aggregate_id: Uuid,
+    /// How many events this aggregate had before, plus one: consumers put them in order by it.
+    pub version: u32,
+    /// The facts.
+    pub payload: Value,
+}
+
+/// Records an event in the transaction of its cause.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn record(
+    conn: &mut Conn,
+    topic: &'static str,
+    aggregate_id: Uuid,
+    version: u32,
+    payload: &Value,
+) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(INSERT)
+        .bind(Uuid::now_v7())
+        .bind(topic)
+        .bind(aggregate_id)
+        .bind(version)
+        .bind(payload.to_string())
+        .bind(offset)
+        .bind(offset)
+        .execute(conn.sql())
+        .await?;
+    Ok(())
+}
+
+/// What an instance does with an event besides putting it on the stream. Must be repeatable.
+pub type Handler = Arc<dyn Fn(Event) -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
+
+/// Sends what was recorded.
+pub struct Relay {
+    db: Db,
+    redis: Redis,
+    settings: OutboxSettings,
+    handlers: HashMap<&'static str, Handler>,
+    wake: Arc<Notify>,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("topics", &self.handlers.len()).finish_non_exhaustive()
+    }
+}
+
+/// Tells this instance's relay that a row was just committed.
+#[derive(Clone, Debug, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    /// Call it after the commit. Missing a call only delays the event by the relay's pause.
+    pub fn now(&self) {
+        self.0.notify_one();
+    }
+}
+
+impl Relay {
+    /// A relay of one instance, woken by `wake`.
+    #[must_use]
+    pub fn new(db: Db, redis: Redis, settings: OutboxSettings, wake: &Wake) -> Self {
+        Self { db, redis, settings, handlers: HashMap::new(), wake: wake.0.clone() }
+    }
+
+    /// Sends events of `topic` to `handler` too.
+    #[must_use]
+    pub fn on(mut self, topic: &'static str, handler: Handler) -> Self {
+        self.handlers.insert(topic, handler);
+        self
+    }
+
+    /// Relays until shutdown.
+    pub async fn run(self, shutdown: Shutdown) {
+        let pause = Duration::from_millis(self.settings.poll_ms);
+        while !shutdown.is_requested() {
+            let full = match self.relay_batch().await {
+                Ok(count) => count >= self.settings.batch_max as usize,
+                Err(problem) => {
+                    tracing::warn!(%problem, "outbox relay");
+                    false
+                }
+            };
+            if !full {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.wake.notified() => {}
+                    () = shutdown.requested() => {}
+                }
+            }
+        }
+    }
+
+    /// Claims and sends one batch. Returns how many were claimed.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer. What could not be sent stays due.
+    pub async fn relay_batch(&self) -> Result<usize, Problem> {
+        let limit = self.settings.batch_max;
+        let events = self.db.in_tx("outbox.claim", limit, |conn, limit| Box::pin(claim(conn, *limit))).await?;
+        let count = events.len();
+        let mut sent = Vec::with_capacity(count);
+        for event in events {
+            let id = event.id;
+            let topic = event.topic.clone();
+            let outcome = self.send(event).await;
+            metrics::outbox_event(&topic, outcome.is_ok());
+            match outcome {
+                Ok(()) => sent.push(id),
+                Err(problem) => tracing::warn!(topic, %problem, "event stays due"),
+            }
+        }
+        if !sent.is_empty() {
+            self.db.in_tx("outbox.mark_sent", sent, |conn, ids| Box::pin(by_ids(conn, MARK_SENT, None, ids))).await?;
+        }
+        Ok(count)
+    }
+
+    async fn send(&self, event: Event) -> Result<(), Problem> {
+        if let Some(handler) = self.handlers.get(event.topic.as_str()) {
+            handler(event.clone()).await?;
+        }
+        let fields = vec![
+            ("id", event.id.to_string()),
+            ("topic", event.topic),
+            ("aggregate_id", event.aggregate_id.to_string()),
+            ("version", event.version.to_string()),
+            ("payload", event.payload.to_string()),
+        ];
+        self.redis.append(&self.redis.key("events"), self.settings.stream_len_max, fields).await
+    }
+
+    /// Deletes rows sent long ago, at most `limit`, and measures the oldest unsent one.
+    ///
+    /// # Errors
+    /// Where a statement fails.
+    pub async fn tidy(db: &Db, keep_hours: u32, limit: u32) -> Result<u64, Problem> {
+        db.in_tx("outbox.tidy", (keep_hours, limit), |conn, (keep_hours, limit)| {
+            Box::pin(async move {
+                let offset = conn.offset_micros();
+                let old = sqlx::query(DELETE_OLD).bind(offset).bind(*keep_hours).bind(*limit);
+                Ok(old.execute(conn.sql()).await?.rows_affected())
+            })
+        })
+        .await
+    }
+
+    /// Age in seconds of the oldest unsent event.
+    ///
+    /// # Errors
+    /// Where the statement fails.
+    pub async fn measure(db: &Db) -> Result<i64, Problem> {
+        let secs = db
+            .read("outbox.measure", (), |conn, ()| {
+                Box::pin(async move {
+                    let offset = conn.offset_micros();
+                    Ok(sqlx::query_scalar::<_, i64>(OLDEST_SECS).bind(offset).fetch_one(conn.sql()).await?)
+                })
+            })
+            .await?;
+        metrics::outbox_oldest(secs);
+        Ok(secs)
+    }
+}
+
+async fn claim(conn: &mut Conn, limit: u32) -> Result<Vec<Event>, Problem> {
+    let offset = conn.offset_micros();
+    let rows = sqlx::query(LIST_DUE_FOR_UPDATE).bind(offset).bind(limit).fetch_all(conn.sql()).await?;
+    let mut events = Vec::with_capacity(rows.len());
+    for row in rows {
+        let payload: Vec<u8> = row.try_get("payload")?;
+        events.push(Event {
+            id: row.try_get("id")?,
+            topic: row.try_get("topic")?,
+            aggregate_id: row.try_get("aggregate_id")?,
+            version: row.try_get("version")?,
+            payload: serde_json::from_slice(&payload).map_err(Problem::internal)?,
+        });
+    }
+    if !events.is_empty() {
+        let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+        by_ids(conn, LEASE, Some(offset), &ids).await?;
+    }
+    Ok(events)
+}
+
+async fn by_ids(conn: &mut Conn, statement: &'static str, offset: Option<i64>, ids: &[Uuid]) -> Result<(), Problem> {
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(in_list(statement, ids.len())));
+    if let Some(offset) = offset {
+        query = query.bind(offset);
+    }
+    for id in ids {
+        query = query.bind(*id);
+    }
+    query.execute(conn.sql()).await?;
+    Ok(())
+}

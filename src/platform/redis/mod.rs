@@ -1,0 +1,153 @@
+//! Redis: clients with limits on everything, and scripts that are sent once.
+//!
+//! Redis is speed, not truth: every caller has an answer for its absence. No command waits longer than
+//! its timeout, nothing is sent twice by the client itself (a script whose reply is lost may have run),
+//! and scripts are written so that the caller may repeat them.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use fred::clients::Pool;
+use fred::interfaces::{ClientLike as _, LuaInterface as _, StreamsInterface as _};
+use fred::types::config::{Config, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
+use fred::types::{Builder, FromValue, Value};
+
+use super::config::{ConfigError, RedisSettings};
+use super::error::{Fault, Problem, codes};
+use super::telemetry::metrics;
+
+/// A Lua script, named for metrics. Its text states keys, arguments, returns and why it is atomic.
+pub struct Script {
+    name: &'static str,
+    lua: &'static str,
+    hash: String,
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Script {
+    /// Wraps the text of a `.lua` file.
+    #[must_use]
+    pub fn new(name: &'static str, lua: &'static str) -> Self {
+        Self { name, lua, hash: fred::util::sha1_hash(lua) }
+    }
+}
+
+/// The clients. Clones share them.
+#[derive(Clone)]
+pub struct Redis {
+    pool: Pool,
+    prefix: String,
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Clients that connect in the background and reconnect for ever.
+    ///
+    /// # Errors
+    /// Where the URL or the limits make no sense.
+    pub fn new(settings: &RedisSettings) -> Result<Self, ConfigError> {
+        let refuse = |name, reason: String| ConfigError::Rejected { name, reason };
+        if settings.url.is_empty() {
+            return Err(refuse("redis.url", "not set: redis://host:port".into()));
+        }
+        let config =
+            Config::from_url(settings.url.expose()).map_err(|_| refuse("redis.url", "not a redis:// address".into()))?;
+        let timeout = Duration::from_millis(settings.command_timeout_ms.max(1));
+        let pool = Builder::from_config(config)
+            .with_config(|config| config.fail_fast = true)
+            .with_performance_config(|performance| performance.default_command_timeout = timeout)
+            .with_connection_config(|connection| {
+                connection.connection_timeout = Duration::from_millis(settings.connect_timeout_ms.max(1));
+                connection.internal_command_timeout = timeout;
+                connection.max_command_attempts = 1;
+                connection.max_command_buffer_len = settings.buffer_max;
+                connection.unresponsive =
+                    UnresponsiveConfig { max_timeout: Some(timeout * 2), interval: Duration::from_millis(500) };
+                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            })
+            .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
+            .build_pool(settings.pool_size.max(1))
+            .map_err(|error| refuse("redis", error.to_string()))?;
+        drop(pool.connect());
+        Ok(Self { pool, prefix: settings.prefix.clone() })
+    }
+
+    /// Waits until the clients are connected, at most `limit`. Whether they are.
+    pub async fn wait_for_connect(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.pool.wait_for_connect()).await.is_ok_and(|connected| connected.is_ok())
+    }
+
+    /// `prefix:` and this, so that installations and tests stay apart.
+    #[must_use]
+    pub fn key(&self, suffix: &str) -> String {
+        format!("{}:{suffix}", self.prefix)
+    }
+
+    /// Runs a script by its hash, sending its text only to a server that does not know it yet.
+    ///
+    /// # Errors
+    /// `unavailable` where Redis does not answer in time; `internal` where the script itself fails.
+    pub async fn run<R: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R, Problem> {
+        let started = Instant::now();
+        let client = self.pool.next();
+        let mut result: Result<R, _> = client.evalsha(script.hash.as_str(), keys.clone(), args.clone()).await;
+        if result.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT")) {
+            result = client.eval(script.lua, keys, args).await;
+        }
+        metrics::redis_command(script.name, result.is_ok(), started.elapsed());
+        result.map_err(|error| problem(script.name, error))
+    }
+
+    /// Appends an entry to a stream whose length stays near `len_max`.
+    ///
+    /// # Errors
+    /// As [`Redis::run`].
+    pub async fn append(&self, stream: &str, len_max: i64, fields: Vec<(&str, String)>) -> Result<(), Problem> {
+        let started = Instant::now();
+        let result: Result<(), _> =
+            self.pool.next().xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields).await;
+        metrics::redis_command("stream.append", result.is_ok(), started.elapsed());
+        result.map_err(|error| problem("stream.append", error))
+    }
+
+    /// Whether Redis answers.
+    ///
+    /// # Errors
+    /// As [`Redis::run`].
+    pub async fn ping(&self) -> Result<(), Problem> {
+        self.pool.next().ping::<Value>(None).await.map(drop).map_err(|error| problem("ping", error))
+    }
+
+    /// Ends the connections.
+    pub async fn close(&self) {
+        if let Err(error) = self.pool.quit().await {
+            tracing::debug!(%error, "redis was already gone");
+        }
+    }
+}
+
+fn problem(name: &'static str, error: fred::error::Error) -> Problem {
+    use fred::error::ErrorKind;
+    let cause = anyhow::anyhow!("redis {name}: {error}");
+    match error.kind() {
+        ErrorKind::Unknown | ErrorKind::InvalidCommand | ErrorKind::InvalidArgument | ErrorKind::Parse => {
+            Problem::internal(cause)
+        }
+        _ => Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause),
+    }
+}

@@ -1,0 +1,226 @@
+//! Sealed tokens: what a client carries for the server (tickets, passes, access tokens) as ciphertext.
+//!
+//! Layout, base64url without padding: one byte `version << 4 | key id`, a random 12-byte nonce, the
+//! payload under AES-256-GCM, its 16-byte tag. The kind of token is associated data, and the key is
+//! derived per purpose and context (HKDF-SHA-256, RFC 5869), so a ticket of one sale is noise to another and
+//! a ticket is never a pass. With random nonces a derived key is good for 2^32 seals (NIST SP 800-38D, 8.3);
+//! keys per purpose and rotation stay far below.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rand::RngCore as _;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf;
+
+use super::config::{ConfigError, Secret};
+
+const VERSION: u8 = 1;
+/// Longer texts are refused unread.
+const TEXT_LEN_MAX: usize = 512;
+
+/// The installation's keys: the first seals, all open.
+#[derive(Clone)]
+pub struct KeyRing {
+    keys: Vec<(u8, [u8; 32])>,
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing").field("keys", &self.keys.len()).finish()
+    }
+}
+
+impl KeyRing {
+    /// Parses `id:hex,id:hex`.
+    ///
+    /// # Errors
+    /// Where a key is missing, malformed, double or obviously weak (fewer than eight different bytes).
+    pub fn parse(text: &Secret) -> Result<Self, ConfigError> {
+        let refuse = |reason: &str| ConfigError::Rejected { name: "secrets.token_keys", reason: reason.to_owned() };
+        let mut keys: Vec<(u8, [u8; 32])> = Vec::new();
+        for part in text.expose().split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (id, digits) = part.split_once(':').ok_or_else(|| refuse("expected id:hex"))?;
+            let id: u8 = id.parse().ok().filter(|id| *id < 16).ok_or_else(|| refuse("key ids go from 0 to 15"))?;
+            let mut key = [0_u8; 32];
+            hex::decode_to_slice(digits, &mut key).map_err(|_| refuse("a key is 64 hex digits"))?;
+            let different: std::collections::BTreeSet<u8> = key.iter().copied().collect();
+            if different.len() < 8 {
+                return Err(refuse("a key is weak: make one with `openssl rand -hex 32`"));
+            }
+            if keys.iter().any(|(other, _)| *other == id) {
+                return Err(refuse("a key id stands twice"));
+            }
+            keys.push((id, key));
+        }
+        if keys.is_empty() {
+            return Err(refuse("not set: use 1: and the output of `openssl rand -hex 32`"));
+        }
+        Ok(Self { keys })
+    }
+
+    /// A sealer for tokens of one `kind` (`queue.ticket`) in one `context` (a sale's id, or nothing).
+    #[must_use]
+    pub fn sealer(&self, kind: &'static str, context: &[u8]) -> Sealer {
+        let keys = self.keys.iter().map(|(id, key)| (*id, derive(key, kind, context))).collect();
+        Sealer { kind, keys }
+    }
+}
+
+fn derive(key: &[u8; 32], kind: &str, context: &[u8]) -> LessSafeKey {
+    let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"frontrow token");
+    let info = [kind.as_bytes(), b"\0", context];
+    let pseudo_random = salt.extract(key);
+    // HKDF-Expand fails only for outputs over 255 blocks, and AES-256 takes one.
+    match pseudo_random.expand(&info, &AES_256_GCM) {
+        Ok(material) => LessSafeKey::new(UnboundKey::from(material)),
+        Err(ring::error::Unspecified) => unreachable!("HKDF expands to 32 bytes"),
+    }
+}
+
+/// Seals and opens tokens of one kind.
+pub struct Sealer {
+    kind: &'static str,
+    keys: Vec<(u8, LessSafeKey)>,
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealer").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl Sealer {
+    /// The token that carries `payload`.
+    #[must_use]
+    pub fn seal(&self, payload: &[u8]) -> String {
+        let (id, key) = &self.keys[0];
+        let mut nonce = [0_u8; NONCE_LEN];
+        rand::rng().fill_bytes(&mut nonce);
+        let mut body = payload.to_vec();
+        let sealed = key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(self.kind.as_bytes()),
+            &mut body,
+        );
+        debug_assert!(sealed.is_ok(), "AES-GCM refuses only payloads of many gigabytes");
+        let mut bytes = Vec::with_capacity(1 + NONCE_LEN + body.len());
+        bytes.push(VERSION << 4 | id);
+        bytes.extend_from_slice(&nonce);
+        bytes.extend_from_slice(&body);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// The payload of `text`, or `None` if it is not a token of this kind and context under a known key.
+    #[must_use]
+    pub fn open(&self, text: &str) -> Option<Vec<u8>> {
+        if text.len() > TEXT_LEN_MAX {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (head, rest) = bytes.split_first()?;
+        let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
+        if head >> 4 != VERSION {
+            return None;
+        }
+        let (_, key) = self.keys.iter().find(|(id, _)| *id == head & 0x0f)?;
+        let mut body = body.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let payload = key.open_in_place(nonce, Aad::from(self.kind.as_bytes()), &mut body).ok()?;
+        Some(payload.to_vec())
+    }
+}
+
+/// Reads fixed-width fields off a payload, front to back.
+#[derive(Debug)]
+pub struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    /// Starts at the front.
+    #[must_use]
+    pub const fn new(payload: &'a [u8]) -> Self {
+        Self(payload)
+    }
+
+    /// The next `N` bytes.
+    pub fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    /// The next eight bytes as a number, big-endian.
+    pub fn u64(&mut self) -> Option<u64> {
+        self.bytes().map(u64::from_be_bytes)
+    }
+
+    /// The next eight bytes as an instant in milliseconds.
+    pub fn time(&mut self) -> Option<super::clock::Timestamp> {
+        self.u64().and_then(|millis| i64::try_from(millis).ok()).and_then(super::clock::Timestamp::from_millis)
+    }
+
+    /// The next 16 bytes as an id.
+    pub fn uuid(&mut self) -> Option<uuid::Uuid> {
+        self.bytes().map(uuid::Uuid::from_bytes)
+    }
+
+    /// Whether everything was read.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    const NEW: &str = "2:202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f";
+
+    fn ring(text: &str) -> KeyRing {
+        KeyRing::parse(&Secret::new(text)).unwrap()
+    }
+
+    #[test]
+    fn a_token_opens_only_as_what_it_was_sealed_for() {
+        let keys = ring(OLD);
+        let token = keys.sealer("ticket", b"a").seal(b"payload");
+        assert_eq!(keys.sealer("ticket", b"a").open(&token).as_deref(), Some(&b"payload"[..]));
+        assert_eq!(keys.sealer("ticket", b"b").open(&token), None);
+        assert_eq!(keys.sealer("pass", b"a").open(&token), None);
+        assert_eq!(ring(NEW).sealer("ticket", b"a").open(&token), None);
+    }
+
+    #[test]
+    fn after_rotation_old_tokens_open_and_new_ones_use_the_new_key() {
+        let old = ring(OLD).sealer("t", b"").seal(b"x");
+        let both = ring(&format!("{NEW},{OLD}")).sealer("t", b"");
+        assert!(both.open(&old).is_some());
+        let new = both.seal(b"x");
+        assert!(ring(NEW).sealer("t", b"").open(&new).is_some());
+        assert!(ring(OLD).sealer("t", b"").open(&new).is_none());
+    }
+
+    #[test]
+    fn every_changed_byte_is_noticed() {
+        let sealer = ring(OLD).sealer("t", b"");
+        let token = sealer.seal(b"payload");
+        let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+        for index in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[index] ^= 1;
+            assert_eq!(sealer.open(&URL_SAFE_NO_PAD.encode(&changed)), None, "byte {index}");
+        }
+        assert_eq!(sealer.open(""), None);
+        assert_eq!(sealer.open(&"A".repeat(600)), None);
+    }
+
+    #[test]
+    fn weak_or_malformed_keys_are_refused() {
+        for text in ["", "1:00", "16:00", "x", &format!("1:{}", "ab".repeat(32)), &format!("{OLD},{OLD}")] {
+            assert!(KeyRing::parse(&Secret::new(text)).is_err(), "{text}");
+        }
+    }
+}
