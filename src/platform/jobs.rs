@@ -16,6 +16,7 @@ use futures::future::BoxFuture;
 use sqlx::Row as _;
 use tokio_cron_scheduler::{Job, JobScheduler};
 
+use super::clock::Timestamp;
 use super::config::JobSettings;
 use super::db::{Conn, Db};
 use super::error::Problem;
@@ -24,7 +25,7 @@ use super::telemetry::metrics;
 
 const ENSURE: &str = "INSERT INTO jobs (name, every_secs, due_at, fence) VALUES (?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, 0) \
      ON DUPLICATE KEY UPDATE every_secs = VALUES(every_secs)";
-const FIND_DUE_FOR_UPDATE: &str = "SELECT name, fence FROM jobs WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+const FIND_DUE_FOR_UPDATE: &str = "SELECT name, fence, last_ended_at FROM jobs WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      AND (leased_until IS NULL OR leased_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) \
      ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED";
 const LEASE: &str = "UPDATE jobs SET fence = fence + 1, \
@@ -36,8 +37,8 @@ const FINISH: &str = "UPDATE jobs SET leased_until = NULL, last_result = ?, last
 /// Most jobs that one tick starts.
 const PER_TICK_MAX: usize = 16;
 
-/// What a job runs. The error's text is kept in its row.
-pub type Work = Arc<dyn Fn() -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
+/// What a job runs, given the claim. The error's text is kept in its row.
+pub type Work = Arc<dyn Fn(Claim) -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
 
 struct Task {
     every_secs: u32,
@@ -51,6 +52,8 @@ pub struct Claim {
     pub name: String,
     /// Its fencing number: greater than that of every claim before.
     pub fence: u64,
+    /// When the run before this one ended.
+    pub last_ended_at: Option<Timestamp>,
 }
 
 /// The jobs of an instance.
@@ -175,7 +178,7 @@ impl Jobs {
             tracing::warn!(job = claim.name, "no instance of this version knows this job");
             return;
         };
-        let mut work = tokio::spawn((task.work)());
+        let mut work = tokio::spawn((task.work)(claim.clone()));
         let pulse = Duration::from_secs(u64::from(self.settings.lease_secs.max(3))) / 3;
         let outcome = loop {
             tokio::select! {
@@ -224,6 +227,7 @@ async fn claim(conn: &mut Conn, lease_secs: u32) -> Result<Option<Claim>, Proble
     let Some(row) = found else { return Ok(None) };
     let name: String = row.try_get("name")?;
     let fence: u64 = row.try_get("fence")?;
+    let last_ended_at = row.try_get("last_ended_at")?;
     sqlx::query(LEASE).bind(offset).bind(lease_secs).bind(&name).execute(conn.sql()).await?;
-    Ok(Some(Claim { name, fence: fence + 1 }))
+    Ok(Some(Claim { name, fence: fence + 1, last_ended_at }))
 }

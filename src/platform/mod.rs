@@ -4,7 +4,7 @@ pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod db;
-// pub mod embedded;
+pub mod embedded;
 pub mod error;
 pub mod http;
 pub mod id;

@@ -131,6 +131,11 @@ pub async fn no_route(uri: Uri) -> Problem {
     Problem::new(&codes::NOT_FOUND).detail(format!("There is nothing at {}.", uri.path()))
 }
 
+/// 405 for methods that an address does not know.
+pub async fn no_method(method: Method, uri: Uri) -> Problem {
+    Problem::new(&codes::METHOD_NOT_ALLOWED).detail(format!("{method} is not possible at {}.", uri.path()))
+}
+
 /// What a handler's panic becomes.
 #[must_use]
 pub fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {

@@ -1,0 +1,52 @@
+# `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+# rustup installs here; a shell that was open before does not know it yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+program := $(or $(CARGO_TARGET_DIR),target)/release/frontrow
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## install what is missing, build, and run a demonstration on private servers
+	scripts/setup.sh run
+	cargo build --release --locked
+	$(program) dev
+
+.PHONY: test
+test: ## run all tests on MySQL (ENGINE=mysql refuses anything else; ARGS goes to cargo test)
+	scripts/setup.sh test
+	scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
+
+.PHONY: test-mariadb
+test-mariadb: ## run the tests that touch SQL on MariaDB
+	scripts/setup.sh mariadb
+	scripts/test.sh --engine mariadb $(ARGS)
+
+.PHONY: lint
+lint: ## check the formatting, and clippy without a warning
+	scripts/setup.sh lint
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+.PHONY: load-queue
+load-queue: ## a minute of buyers joining the line (settings: scripts/load.sh)
+	scripts/setup.sh load
+	cargo build --release --locked
+	FRONTROW_BIN=$(program) scripts/load.sh load-queue
+
+.PHONY: load-reservation
+load-reservation: ## a minute of buyers going all the way to a ticket (settings: scripts/load.sh)
+	scripts/setup.sh load
+	cargo build --release --locked
+	FRONTROW_BIN=$(program) scripts/load.sh load-reservation
+
+.PHONY: clean-data
+clean-data: ## forget the demonstration's data; the next run starts anew
+	@if [ -e .frontrow/dev/lock ]; then \
+	  flock --nonblock .frontrow/dev/lock true || { echo "stop the running demonstration first" >&2; exit 1; }; \
+	fi
+	rm -rf .frontrow/dev

@@ -1,0 +1,78 @@
+//! Every section of the configuration in one type.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::platform::config::{
+    CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LogSettings, OutboxSettings, RedisSettings,
+    SecretSettings, load,
+};
+use crate::{accounts, booking, catalog, points, queue};
+
+/// The defaults, with their comments, as shipped in the binary.
+pub const DEFAULTS: &str = include_str!("../../config/default.toml");
+
+/// The configuration of one instance.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each section is documented in config/default.toml")]
+pub struct Config {
+    pub http: HttpSettings,
+    pub database: DatabaseSettings,
+    pub redis: RedisSettings,
+    pub secrets: SecretSettings,
+    pub log: LogSettings,
+    pub accounts: accounts::Settings,
+    pub catalog: catalog::Settings,
+    pub cache: CacheSettings,
+    pub warmer: catalog::WarmerSettings,
+    pub queue: queue::Settings,
+    pub booking: booking::seats::Settings,
+    pub points: points::Settings,
+    pub outbox: OutboxSettings,
+    pub jobs: JobSettings,
+}
+
+impl Config {
+    /// The defaults, then `file`, then `extra`, then the environment.
+    ///
+    /// # Errors
+    /// Where a setting is unknown or does not fit.
+    pub fn load(file: Option<&Path>, extra: &[(&str, String)]) -> Result<Self, ConfigError> {
+        let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        // The names of variables are text; one that is not cannot be ours.
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self::from_variables(file, extra.chain(variables))
+    }
+
+    /// As [`Config::load`], with these variables in place of the environment; later ones win.
+    ///
+    /// # Errors
+    /// Where a setting is unknown or does not fit.
+    pub fn from_variables(
+        file: Option<&Path>,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        load(DEFAULTS, file, variables)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_defaults_fit() {
+        let config = Config::from_variables(None, std::iter::empty()).unwrap();
+        assert_eq!(config.http.addr, "127.0.0.1:8080");
+        assert_eq!(config.booking.hold_secs, 300);
+        assert!(config.cache.enabled && config.warmer.enabled && !config.points.charge_without_card);
+    }
+
+    #[test]
+    fn a_setting_can_be_overridden() {
+        let hold = ("FRONTROW__BOOKING__HOLD_SECS".to_owned(), "7".to_owned());
+        let config = Config::from_variables(None, std::iter::once(hold)).unwrap();
+        assert_eq!(config.booking.hold_secs, 7);
+    }
+}

@@ -1,0 +1,17 @@
+//! The composition root: the only module that knows every other.
+//!
+//! [`state`] builds the services, [`router`] lists every route, [`schedule`] every job, [`serve`] runs an
+//! instance, [`dev`] runs one with private servers and a demonstration, [`cli`] is the command line.
+
+pub mod audit;
+pub mod cli;
+pub mod config;
+mod demonstration;
+pub mod dev;
+mod openapi;
+pub mod operations;
+pub mod router;
+pub mod schedule;
+pub mod seed;
+pub mod serve;
+pub mod state;

@@ -1,0 +1,56 @@
+//! Every route group on one page, and the layers around them.
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::{Extension, Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
+use tower_http::limit::RequestBodyLimitLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::state::State;
+use super::{audit, openapi, operations};
+use crate::booking::holds::http::HoldRoutes;
+use crate::platform::http::edge::{self, Edge};
+use crate::platform::shutdown::Shutdown;
+use crate::{accounts, booking, catalog, points, queue};
+
+/// Bodies above this many bytes are compressed where the client accepts it.
+const COMPRESS_ABOVE: u16 = 1024;
+
+/// The routes that the API document describes.
+pub fn routes(state: &State) -> OpenApiRouter {
+    let holds = HoldRoutes { holds: state.holds.clone(), seats_max: state.config.booking.hold_seats_max };
+    OpenApiRouter::with_openapi(openapi::head())
+        .merge(accounts::http::router(state.accounts.clone()))
+        .merge(catalog::http::router(state.catalog.clone()))
+        .merge(queue::http::router(state.queue.clone()))
+        .merge(booking::seats::http::router(state.seats.clone()))
+        .merge(booking::holds::http::router(holds))
+        .merge(booking::reservations::http::router(state.checkout.clone()))
+        .merge(points::http::router(state.points.clone()))
+        .merge(catalog::admin::router(state.catalog.clone()))
+        .merge(queue::admin::router(state.queue.clone()))
+        .merge(audit::router(state.db.clone()))
+        .merge(operations::router())
+}
+
+/// The whole server.
+pub fn router(state: &State, shutdown: &Shutdown) -> Router {
+    let (router, document) = routes(state).split_for_parts();
+    let document = openapi::complete(document);
+    let http = &state.config.http;
+    router
+        .merge(openapi::pages(document))
+        .merge(operations::probes(Arc::new(state.clone()), shutdown.clone()))
+        .method_not_allowed_fallback(edge::no_method)
+        .fallback(edge::no_route)
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)))
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(http.body_bytes_max))
+        .layer(CatchPanicLayer::custom(edge::panicked))
+        .layer(Extension(state.accounts.clone()))
+        .layer(middleware::from_fn_with_state(Edge::new(http, shutdown.clone()), edge::pass))
+}

@@ -1,0 +1,115 @@
+//! Every job on one page: what each instance repeats, and what the cluster runs once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::audit;
+use super::state::State;
+use crate::accounts;
+use crate::catalog::ConcertId;
+use crate::platform::error::Problem;
+use crate::platform::jobs::{Claim, Jobs, Work};
+use crate::platform::outbox::{Event, Handler, Relay};
+use crate::platform::shutdown::Shutdown;
+use crate::queue::jobs::Ticker;
+use crate::queue::pass::PASS_ENDED;
+
+/// Rows deleted by one statement of a retention job, and statements per run.
+const DELETE_ROWS: u32 = 1000;
+const DELETES_MAX: u32 = 100;
+
+/// Starts what this instance repeats, and its share of the cluster's jobs.
+///
+/// # Errors
+/// Where the jobs cannot be registered.
+pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
+    let every = |pause, work: fn(State) -> BoxFuture<'static, Result<(), Problem>>, name: &'static str| {
+        let state = state.clone();
+        shutdown.repeat(pause, move || {
+            let work = work(state.clone());
+            async move {
+                if let Err(problem) = work.await {
+                    tracing::warn!(name, %problem, "periodic work failed");
+                }
+            }
+        });
+    };
+    every(Duration::from_secs(5), |state| Box::pin(async move { state.db.align_clock().await }), "clock");
+    every(
+        Duration::from_millis(700),
+        |state| Box::pin(async move { state.accounts.refresh_revocations().await }),
+        "revocations",
+    );
+    every(Duration::from_secs(5), |state| Box::pin(async move { state.warmer.warm_due().await.map(drop) }), "warmer");
+    let ticker = Arc::new(Ticker::new(state.queue.clone()));
+    shutdown.repeat(Duration::from_millis(state.config.queue.tick_ms), move || {
+        let ticker = ticker.clone();
+        async move { ticker.run_once().await }
+    });
+    shutdown.spawn(relay(state).run(shutdown.clone()));
+    let jobs = jobs(state);
+    jobs.register().await?;
+    let end = shutdown.clone();
+    shutdown.spawn(async move {
+        if let Err(error) = jobs.run(end).await {
+            tracing::error!(%error, "the scheduler stopped");
+        }
+    });
+    Ok(())
+}
+
+/// The cluster's jobs: one instance runs each when it is due.
+#[must_use]
+pub fn jobs(state: &State) -> Jobs {
+    let settings = state.config.jobs.clone();
+    let audit_every = settings.audit_every_secs;
+    Jobs::new(state.db.clone(), settings)
+        .every("audit", audit_every, audit::job(state.db.clone()))
+        .every("idempotency.tidy", 600, deletions(state, |state| Box::pin(async move { state.idempotency.delete_old(DELETE_ROWS).await })))
+        .every("outbox.tidy", 600, deletions(state, |state| Box::pin(async move {
+            Relay::tidy(&state.db, state.config.outbox.keep_hours, DELETE_ROWS).await
+        })))
+        .every("outbox.measure", 5, Arc::new({
+            let db = state.db.clone();
+            move |_: Claim| {
+                let db = db.clone();
+                Box::pin(async move { Relay::measure(&db).await.map(drop) })
+            }
+        }))
+        .every(accounts::jobs::PURGE, accounts::jobs::PURGE_EVERY_SECS, accounts::jobs::purge(state.accounts.clone()))
+}
+
+/// Deletes in bounded statements until nothing old is left, or the run's share is done.
+fn deletions(state: &State, delete: fn(State) -> BoxFuture<'static, Result<u64, Problem>>) -> Work {
+    let state = state.clone();
+    Arc::new(move |_: Claim| {
+        let state = state.clone();
+        Box::pin(async move {
+            for _ in 0..DELETES_MAX {
+                if delete(state.clone()).await? < u64::from(DELETE_ROWS) {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    })
+}
+
+/// What follows from events, on whichever instance relays them.
+#[must_use]
+pub fn relay(state: &State) -> Relay {
+    let queue = state.queue.clone();
+    let free_slot: Handler = Arc::new(move |event: Event| {
+        let queue = queue.clone();
+        Box::pin(async move {
+            let concert = event.payload["concert_id"].as_str().and_then(|text| text.parse::<ConcertId>().ok());
+            let (Some(concert), Some(arrival)) = (concert, event.payload["arrival"].as_u64()) else {
+                return Err(Problem::internal(anyhow::anyhow!("event {} has no place", event.id)));
+            };
+            queue.free_slot(concert, arrival).await
+        })
+    });
+    Relay::new(state.db.clone(), state.redis.clone(), state.config.outbox.clone(), &state.wake).on(PASS_ENDED, free_slot)
+}

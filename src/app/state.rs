@@ -1,0 +1,128 @@
+//! Builds the services of one instance and wires what lower features ask of higher ones.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::config::Config;
+use crate::accounts::Accounts;
+use crate::booking::holds::{self, Holds};
+use crate::booking::reservations::Checkout;
+use crate::booking::seats::{NewSeats, Seats};
+use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
+use crate::platform::clock::Clock;
+use crate::platform::config::ConfigError;
+use crate::platform::db::Db;
+use crate::platform::idempotency::Idempotency;
+use crate::platform::outbox::Wake;
+use crate::platform::redis::Redis;
+use crate::platform::token::KeyRing;
+use crate::points::Points;
+use crate::queue::{self, NewSales, Passes, Queue, SeatSupply, Supply};
+
+/// The services of one instance.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "each field is the service of its feature")]
+pub struct State {
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub db: Db,
+    pub redis: Redis,
+    pub wake: Wake,
+    pub idempotency: Idempotency,
+    pub accounts: Arc<Accounts>,
+    pub catalog: Arc<Catalog>,
+    pub warmer: Warmer,
+    pub queue: Arc<Queue>,
+    pub seats: Arc<Seats>,
+    pub holds: Holds,
+    pub checkout: Checkout,
+    pub points: Points,
+}
+
+impl State {
+    /// Builds everything. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// Where a setting makes no sense.
+    pub fn new(config: Config, clock: Clock) -> Result<Self, ConfigError> {
+        let keys = KeyRing::parse(&config.secrets.token_keys)?;
+        let db = Db::new(&config.database, clock.clone())?;
+        let redis = Redis::new(&config.redis)?;
+        let wake = Wake::default();
+        let idempotency = Idempotency::new(db.clone());
+        let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
+        let reader = Reader::new(db.clone(), &config.cache);
+        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), Arc::new(reader.clone()), &config.booking));
+        let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
+        let reader = Arc::new(reader);
+        let queue = Arc::new(Queue::new(queue::Parts {
+            db: db.clone(),
+            redis: redis.clone(),
+            clock: clock.clone(),
+            keys: keys.clone(),
+            catalog: reader.clone(),
+            supply: Arc::new(SupplyOfSeats(seats.clone())),
+            wake: wake.clone(),
+            settings: config.queue.clone(),
+        }));
+        let holds = Holds::new(holds::Parts {
+            db: db.clone(),
+            clock: clock.clone(),
+            idempotency: idempotency.clone(),
+            catalog: reader.clone(),
+            passes: Passes::new(&keys),
+            settings: config.booking.clone(),
+        });
+        Ok(Self {
+            accounts,
+            warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
+            catalog,
+            queue,
+            seats,
+            holds,
+            checkout: Checkout::new(db.clone(), idempotency.clone(), reader, wake.clone()),
+            points: Points::new(db.clone(), idempotency.clone(), config.points.clone()),
+            idempotency,
+            config: Arc::new(config),
+            clock,
+            db,
+            redis,
+            wake,
+        })
+    }
+}
+
+fn catalog_of(
+    config: &Config,
+    clock: &Clock,
+    db: &Db,
+    idempotency: &Idempotency,
+    reader: &Reader,
+    keys: &KeyRing,
+    seats: &Arc<Seats>,
+) -> Catalog {
+    let parts = catalog::Parts {
+        db: db.clone(),
+        clock: clock.clone(),
+        idempotency: idempotency.clone(),
+        settings: config.catalog.clone(),
+        cache: config.cache.clone(),
+        reader: reader.clone(),
+    };
+    let ports =
+        catalog::Ports { sale: Arc::new(NewSales::new(keys)), seats: Arc::new(NewSeats), availability: seats.clone() };
+    Catalog::new(parts, ports)
+}
+
+/// Tells the line how many seats are left.
+struct SupplyOfSeats(Arc<Seats>);
+
+impl SeatSupply for SupplyOfSeats {
+    fn supply(&self, concert: ConcertId) -> BoxFuture<'_, Option<Supply>> {
+        Box::pin(async move {
+            let (available, unsold) = self.0.count(concert).await.ok()?;
+            Some(Supply { available, unsold })
+        })
+    }
+}

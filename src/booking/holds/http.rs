@@ -1,0 +1,118 @@
+//! Holds over REST.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::domain::{Hold, HoldId};
+use super::service::{Holds, Request};
+use crate::accounts::http::Buyer;
+use crate::catalog::PerformanceId;
+use crate::platform::error::{Problem, ProblemBody};
+use crate::platform::http::keyed::Answer;
+use crate::platform::http::{Id, KeyedBody, Page, PageParams};
+
+/// What the handlers need.
+#[derive(Clone, Debug)]
+pub struct HoldRoutes {
+    /// The service.
+    pub holds: Holds,
+    /// Most seats in one hold.
+    pub seats_max: usize,
+}
+
+/// The holds' routes.
+pub fn router(routes: HoldRoutes) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(hold))
+        .routes(routes!(list))
+        .routes(routes!(show, release))
+        .with_state(Arc::new(routes))
+}
+
+/// What to hold.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct HoldBody {
+    /// Labels of the seats, all or none.
+    seat_ids: Vec<String>,
+}
+
+impl HoldBody {
+    fn checked(self, seats_max: usize) -> Result<Vec<String>, Problem> {
+        if self.seat_ids.is_empty() || self.seat_ids.len() > seats_max {
+            return Err(Problem::invalid_body("seat_ids", format!("from 1 to {seats_max} seats")));
+        }
+        let different: HashSet<&String> = self.seat_ids.iter().collect();
+        if different.len() != self.seat_ids.len() {
+            return Err(Problem::invalid_body("seat_ids", "a seat is named twice"));
+        }
+        Ok(self.seat_ids)
+    }
+}
+
+/// Holds seats for a few minutes, all or none.
+#[utoipa::path(post, path = "/v1/performances/{id}/holds", tag = "booking",
+    params(("id" = PerformanceId, Path, description = "The performance"), ("Queue-Pass" = Option<String>, Header, description = "The pass"),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes the request repeatable")),
+    request_body = HoldBody, security(("bearer" = [])),
+    responses((status = 201, body = Hold),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "unauthenticated, invalid_pass"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json", description = "pass_required, pass_expired"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "not_found, unknown_seat with seat_ids"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "seats_taken with seat_ids, seat_limit_exceeded with limit, booking_closed")))]
+async fn hold(
+    State(routes): State<Arc<HoldRoutes>>,
+    Buyer(session): Buyer,
+    Id(performance): Id<PerformanceId>,
+    headers: HeaderMap,
+    KeyedBody { key, body }: KeyedBody<HoldBody>,
+) -> Result<Answer, Problem> {
+    let seat_ids = body.checked(routes.seats_max)?;
+    let pass = headers.get("queue-pass").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    routes.holds.hold(Request { user: session.user, performance, pass, seat_ids }, key).await
+}
+
+/// The buyer's holds, newest first.
+#[utoipa::path(get, path = "/v1/me/holds", tag = "booking", security(("bearer" = [])),
+    params(("limit" = Option<u32>, Query, description = "1 to 100, 20 if left out"), ("cursor" = Option<String>, Query, description = "From next_cursor")),
+    responses((status = 200, body = Page<Hold>)))]
+async fn list(
+    State(routes): State<Arc<HoldRoutes>>,
+    Buyer(session): Buyer,
+    page: PageParams<HoldId>,
+) -> Result<Json<Page<Hold>>, Problem> {
+    Ok(Json(routes.holds.list(session.user, page).await?))
+}
+
+/// One of the buyer's holds.
+#[utoipa::path(get, path = "/v1/holds/{id}", tag = "booking", security(("bearer" = [])),
+    params(("id" = HoldId, Path, description = "The hold")),
+    responses((status = 200, body = Hold), (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+async fn show(
+    State(routes): State<Arc<HoldRoutes>>,
+    Buyer(session): Buyer,
+    Id(hold): Id<HoldId>,
+) -> Result<Json<Hold>, Problem> {
+    Ok(Json(routes.holds.get(session.user, hold).await?))
+}
+
+/// Gives the seats back at once.
+#[utoipa::path(delete, path = "/v1/holds/{id}", tag = "booking", security(("bearer" = [])),
+    params(("id" = HoldId, Path, description = "The hold")),
+    responses((status = 204), (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid")))]
+async fn release(
+    State(routes): State<Arc<HoldRoutes>>,
+    Buyer(session): Buyer,
+    Id(hold): Id<HoldId>,
+) -> Result<StatusCode, Problem> {
+    routes.holds.release(session.user, hold).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

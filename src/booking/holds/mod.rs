@@ -1,0 +1,17 @@
+//! Holds: seats set aside for one buyer for a few minutes.
+//!
+//! A hold takes all its seats or none. It lives until `expires_at` by the database's clock; seats whose hold
+//! has ended are free without anybody doing anything. The limit per buyer and concert counts live holds
+//! and reservations; as holding needs the buyer's one live pass and locks its row, one buyer's holds
+//! come one after the other and the count cannot be overtaken.
+//!
+//! Tables owned: `holds`, `hold_seats`.
+
+pub mod domain;
+pub mod http;
+mod service;
+pub mod store;
+
+pub use domain::{CODES, HeldSeat, Hold, HoldId, HoldStatus};
+pub use service::{Holds, Parts};
+pub use store::INVARIANTS;

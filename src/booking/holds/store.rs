@@ -1,0 +1,190 @@
+//! The rows of holds.
+
+use sqlx::AssertSqlSafe;
+
+use super::domain::{HeldSeat, Hold, HoldId, HoldStatus};
+use crate::accounts::UserId;
+use crate::catalog::{ConcertId, PerformanceId};
+use crate::platform::audit::Invariant;
+use crate::platform::clock::Timestamp;
+use crate::platform::db::{Conn, in_list, rows};
+use crate::platform::error::Problem;
+use crate::platform::money::Money;
+
+const INSERT: &str = "INSERT INTO holds \
+     (id, user_id, concert_id, performance_id, state, seat_count, amount, expires_at, created_at, changed_at) \
+     VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?)";
+const INSERT_SEATS: &str = "INSERT INTO hold_seats (hold_id, seat_no, label, grade, price) VALUES (?, ?, ?, ?, ?)";
+const FIND: &str = "SELECT id, concert_id, performance_id, state, amount, seat_count, expires_at, \
+     UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE id = ? AND user_id = ?";
+const FIND_FOR_UPDATE: &str = "SELECT id, concert_id, performance_id, state, amount, seat_count, expires_at, \
+     UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE id = ? AND user_id = ? FOR UPDATE";
+const LIST: &str = "SELECT id, concert_id, performance_id, state, amount, seat_count, expires_at, \
+     UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
+const LIST_SEATS: &str = "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
+const COUNT_LIVE_SEATS: &str = "SELECT CAST(COALESCE(SUM(seat_count), 0) AS SIGNED) FROM holds \
+     WHERE user_id = ? AND concert_id = ? AND state = 0 AND expires_at > ?";
+const SET_STATE: &str = "UPDATE holds SET state = ?, changed_at = ? WHERE id = ?";
+
+/// What must hold of holds.
+pub const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "held_seat_is_its_holds",
+        promise: "every seat of a live hold is held by that hold and by no other, until the hold's end",
+        statement: "SELECT CAST(CONCAT('hold ', LOWER(HEX(h.id)), ' seat ', hs.label) AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN holds AS h ON h.changed_at >= t.since_at JOIN hold_seats AS hs ON hs.hold_id = h.id \
+             LEFT JOIN seats AS s ON s.performance_id = h.performance_id AND s.seat_no = hs.seat_no \
+             WHERE h.state = 0 AND h.expires_at > t.now_at \
+             AND (s.hold_id IS NULL OR s.hold_id <> h.id OR s.held_until <> h.expires_at) LIMIT ?",
+    },
+    Invariant {
+        name: "seat_limit_per_buyer",
+        promise: "no buyer holds and reserves more seats of a concert than its limit",
+        statement: "SELECT CAST(CONCAT('user ', LOWER(HEX(a.user_id)), ' has ', SUM(a.seats), ' of ', MAX(c.seat_limit_per_buyer)) AS CHAR) \
+             FROM (SELECT h.user_id, h.concert_id, h.seat_count AS seats, t.since_at \
+                 FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+                 JOIN holds AS h ON h.state = 0 AND h.expires_at > t.now_at \
+                 UNION ALL SELECT r.user_id, r.concert_id, r.seat_count, NULL FROM reservations AS r WHERE r.state IN (0, 1)) AS a \
+             JOIN concerts AS c ON c.id = a.concert_id GROUP BY a.user_id, a.concert_id \
+             HAVING SUM(a.seats) > MAX(c.seat_limit_per_buyer) LIMIT ?",
+    },
+];
+
+/// A hold's row.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct HoldRow {
+    /// The hold.
+    pub id: HoldId,
+    /// Its concert.
+    pub concert_id: ConcertId,
+    /// Its performance.
+    pub performance_id: PerformanceId,
+    state: u8,
+    /// What it costs.
+    pub amount: Money,
+    /// How many seats it has.
+    pub seat_count: u32,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// The database's instant of reading.
+    pub now_at: Timestamp,
+}
+
+impl HoldRow {
+    /// Where the hold is.
+    #[must_use]
+    pub fn status(&self) -> HoldStatus {
+        HoldStatus::of(self.state, self.now_at < self.expires_at)
+    }
+
+    /// With its seats.
+    #[must_use]
+    pub fn with_seats(self, seats: Vec<HeldSeat>) -> Hold {
+        Hold::new(self.id, self.status(), self.performance_id, seats, self.amount, self.expires_at)
+    }
+}
+
+/// What a new hold's row says.
+#[derive(Debug)]
+pub(super) struct NewHold<'a> {
+    pub id: HoldId,
+    pub user: UserId,
+    pub concert: ConcertId,
+    pub performance: PerformanceId,
+    pub seats: &'a [HeldSeat],
+    pub amount: Money,
+    pub now: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+pub(super) async fn insert(conn: &mut Conn, hold: &NewHold<'_>) -> Result<(), Problem> {
+    sqlx::query(INSERT)
+        .bind(hold.id)
+        .bind(hold.user)
+        .bind(hold.concert)
+        .bind(hold.performance)
+        .bind(u32::try_from(hold.seats.len()).unwrap_or(u32::MAX))
+        .bind(hold.amount)
+        .bind(hold.expires_at)
+        .bind(hold.now)
+        .bind(hold.now)
+        .execute(conn.sql())
+        .await?;
+    let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_SEATS, hold.seats.len())));
+    for seat in hold.seats {
+        query = query.bind(hold.id).bind(seat.number).bind(&seat.id).bind(&seat.grade).bind(seat.price);
+    }
+    query.execute(conn.sql()).await?;
+    Ok(())
+}
+
+pub(super) async fn find(conn: &mut Conn, user: UserId, hold: HoldId) -> Result<Option<HoldRow>, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_as(FIND).bind(offset).bind(hold).bind(user).fetch_optional(conn.sql()).await?)
+}
+
+/// The user's hold, locked.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn find_for_update(conn: &mut Conn, user: UserId, hold: HoldId) -> Result<Option<HoldRow>, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_as(FIND_FOR_UPDATE).bind(offset).bind(hold).bind(user).fetch_optional(conn.sql()).await?)
+}
+
+pub(super) async fn list(conn: &mut Conn, user: UserId, before: HoldId, limit: u32) -> Result<Vec<HoldRow>, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_as(LIST).bind(offset).bind(user).bind(before).bind(limit).fetch_all(conn.sql()).await?)
+}
+
+#[derive(sqlx::FromRow)]
+struct SeatRow {
+    hold_id: HoldId,
+    seat_no: u32,
+    label: String,
+    grade: String,
+    price: Money,
+}
+
+/// The seats of these holds, each with its hold.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId, HeldSeat)>, Problem> {
+    if holds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = sqlx::query_as::<_, SeatRow>(AssertSqlSafe(in_list(LIST_SEATS, holds.len())));
+    for hold in holds {
+        query = query.bind(*hold);
+    }
+    let found = query.fetch_all(conn.sql()).await?;
+    let seat = |row: SeatRow| {
+        (row.hold_id, HeldSeat { id: row.label, grade: row.grade, price: row.price, number: row.seat_no })
+    };
+    Ok(found.into_iter().map(seat).collect())
+}
+
+/// Seats in the user's live holds for the concert.
+pub(super) async fn count_live_seats(conn: &mut Conn, user: UserId, concert: ConcertId, now: Timestamp) -> Result<u64, Problem> {
+    let count: i64 = sqlx::query_scalar(COUNT_LIVE_SEATS).bind(user).bind(concert).bind(now).fetch_one(conn.sql()).await?;
+    Ok(count.unsigned_abs())
+}
+
+/// Marks a locked hold as paid.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn mark_paid(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {
+    set_state(conn, hold, 1, now).await
+}
+
+pub(super) async fn mark_released(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {
+    set_state(conn, hold, 2, now).await
+}
+
+async fn set_state(conn: &mut Conn, hold: HoldId, state: u8, now: Timestamp) -> Result<(), Problem> {
+    sqlx::query(SET_STATE).bind(state).bind(now).bind(hold).execute(conn.sql()).await?;
+    Ok(())
+}

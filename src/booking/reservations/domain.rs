@@ -1,0 +1,122 @@
+//! A reservation and its states.
+
+use rand::Rng as _;
+use serde::Serialize;
+
+use crate::booking::holds::HoldId;
+use crate::catalog::{ConcertId, PerformanceId};
+use crate::payments::{Method, PaymentId, PaymentStatus};
+use crate::platform::clock::Timestamp;
+use crate::platform::money::Money;
+
+crate::id_types! {
+    /// A reservation.
+    ReservationId;
+}
+
+/// Where a reservation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReservationStatus {
+    /// The payment is not decided yet.
+    Pending,
+    /// Paid.
+    Confirmed,
+    /// Given back by the buyer.
+    Cancelled,
+    /// Given back by the house.
+    Refunded,
+}
+
+impl ReservationStatus {
+    /// Reads the stored state.
+    #[must_use]
+    pub const fn of(state: u8) -> Self {
+        match state {
+            0 => Self::Pending,
+            1 => Self::Confirmed,
+            2 => Self::Cancelled,
+            _ => Self::Refunded,
+        }
+    }
+}
+
+/// A seat that was sold.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct SoldSeat {
+    /// Its label.
+    pub id: String,
+    /// Its grade.
+    pub grade: String,
+    /// Its price.
+    pub price: Money,
+    /// What the gate reads.
+    pub ticket_code: String,
+}
+
+/// The concert of a reservation.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct ConcertName {
+    /// The concert.
+    pub id: ConcertId,
+    /// Its title.
+    pub title: String,
+}
+
+/// How a reservation was paid.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct PaymentView {
+    /// The payment.
+    pub id: PaymentId,
+    /// How.
+    pub method: Method,
+    /// Whether it has succeeded.
+    pub status: PaymentStatus,
+}
+
+/// A reservation as its buyer sees it.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Reservation {
+    /// The reservation.
+    pub id: ReservationId,
+    /// Where it is.
+    pub status: ReservationStatus,
+    /// The hold that was paid.
+    pub hold_id: HoldId,
+    /// The performance.
+    pub performance_id: PerformanceId,
+    /// The concert.
+    pub concert: ConcertName,
+    /// Its tickets.
+    pub seats: Vec<SoldSeat>,
+    /// What was paid.
+    pub amount: Money,
+    /// The currency.
+    pub currency: &'static str,
+    /// How it was paid.
+    pub payment: PaymentView,
+    /// When the payment began.
+    pub created_at: Timestamp,
+    /// When it was paid; null while pending.
+    pub paid_at: Option<Timestamp>,
+}
+
+/// A new ticket code: 26 digits of Crockford's base 32, 130 random bits.
+#[must_use]
+pub fn ticket_code() -> String {
+    const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+    let mut random = rand::rng();
+    (0..26).map(|_| char::from(DIGITS[random.random_range(0..DIGITS.len())])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticket_codes_differ_and_are_easy_to_read() {
+        let codes: std::collections::HashSet<String> = (0..1000).map(|_| ticket_code()).collect();
+        assert_eq!(codes.len(), 1000);
+        assert!(codes.iter().all(|code| code.len() == 26 && !code.contains(['I', 'L', 'O', 'U'])));
+    }
+}

@@ -1,0 +1,159 @@
+//! The rows of reservations.
+
+use sqlx::AssertSqlSafe;
+
+use super::domain::{ReservationId, SoldSeat, ticket_code};
+use crate::accounts::UserId;
+use crate::booking::holds::{HeldSeat, HoldId};
+use crate::catalog::{ConcertId, PerformanceId};
+use crate::payments::PaymentId;
+use crate::platform::audit::Invariant;
+use crate::platform::clock::Timestamp;
+use crate::platform::db::{Conn, in_list, rows};
+use crate::platform::error::Problem;
+use crate::platform::money::Money;
+
+const INSERT: &str = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
+     seat_count, amount, created_at, paid_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)";
+const INSERT_SEATS: &str = "INSERT INTO reservation_seats \
+     (reservation_id, seat_no, performance_id, label, grade, price, ticket_code, is_live) VALUES (?, ?, ?, ?, ?, ?, ?, 1)";
+const FIND: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
+     FROM reservations WHERE id = ? AND user_id = ?";
+const LIST: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
+     FROM reservations WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
+const LIST_SEATS: &str = "SELECT reservation_id, label, grade, price, ticket_code FROM reservation_seats \
+     WHERE reservation_id IN (?) ORDER BY reservation_id, seat_no";
+const COUNT_LIVE_SEATS: &str = "SELECT CAST(COALESCE(SUM(seat_count), 0) AS SIGNED) FROM reservations \
+     WHERE user_id = ? AND concert_id = ? AND state IN (0, 1)";
+
+/// What must hold of reservations.
+pub const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "reserved_seat_is_sold",
+        promise: "every seat of a confirmed reservation is sold to that reservation",
+        statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id)), ' seat ', rs.label) AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN reservations AS r ON r.changed_at >= t.since_at JOIN reservation_seats AS rs ON rs.reservation_id = r.id \
+             LEFT JOIN seats AS s ON s.performance_id = rs.performance_id AND s.seat_no = rs.seat_no \
+             WHERE r.state IN (0, 1) AND (s.reservation_id IS NULL OR s.reservation_id <> r.id OR rs.is_live IS NULL) LIMIT ?",
+    },
+    Invariant {
+        name: "sold_seat_has_reservation",
+        promise: "every sold seat belongs to one live reservation (whole database only)",
+        statement: "SELECT CAST(CONCAT('performance ', LOWER(HEX(s.performance_id)), ' seat ', s.label) AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN seats AS s ON t.since_at < '1971-01-01' AND s.reservation_id IS NOT NULL \
+             LEFT JOIN reservations AS r ON r.id = s.reservation_id AND r.state IN (0, 1) WHERE r.id IS NULL LIMIT ?",
+    },
+    Invariant {
+        name: "reservation_matches_its_hold",
+        promise: "every reservation has the seats and the amount of its paid hold, and a payment of that amount",
+        statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id))) AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN reservations AS r ON r.changed_at >= t.since_at \
+             LEFT JOIN holds AS h ON h.id = r.hold_id LEFT JOIN payments AS p ON p.id = r.payment_id \
+             WHERE r.state = 1 AND (h.state IS NULL OR h.state <> 1 OR h.amount <> r.amount OR h.seat_count <> r.seat_count \
+             OR p.state IS NULL OR p.state <> 1 OR p.amount <> r.amount \
+             OR (SELECT COUNT(*) FROM reservation_seats AS rs WHERE rs.reservation_id = r.id) <> r.seat_count) LIMIT ?",
+    },
+];
+
+/// A reservation's row.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub(super) struct ReservationRow {
+    pub id: ReservationId,
+    pub hold_id: HoldId,
+    pub concert_id: ConcertId,
+    pub performance_id: PerformanceId,
+    pub payment_id: PaymentId,
+    pub state: u8,
+    pub amount: Money,
+    pub created_at: Timestamp,
+    pub paid_at: Option<Timestamp>,
+}
+
+/// What a new, paid reservation's row says.
+#[derive(Debug)]
+pub(super) struct NewReservation<'a> {
+    pub id: ReservationId,
+    pub hold: HoldId,
+    pub user: UserId,
+    pub concert: ConcertId,
+    pub performance: PerformanceId,
+    pub payment: PaymentId,
+    pub seats: &'a [HeldSeat],
+    pub amount: Money,
+    pub now: Timestamp,
+}
+
+/// Inserts the reservation with a new ticket for each seat.
+pub(super) async fn insert(conn: &mut Conn, new: &NewReservation<'_>) -> Result<Vec<SoldSeat>, Problem> {
+    sqlx::query(INSERT)
+        .bind(new.id)
+        .bind(new.hold)
+        .bind(new.user)
+        .bind(new.concert)
+        .bind(new.performance)
+        .bind(new.payment)
+        .bind(u32::try_from(new.seats.len()).unwrap_or(u32::MAX))
+        .bind(new.amount)
+        .bind(new.now)
+        .bind(new.now)
+        .bind(new.now)
+        .execute(conn.sql())
+        .await?;
+    let sold: Vec<SoldSeat> = new.seats.iter().map(sold).collect();
+    let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_SEATS, sold.len())));
+    for (seat, ticket) in new.seats.iter().zip(&sold) {
+        query = query.bind(new.id).bind(seat.number).bind(new.performance).bind(&seat.id);
+        query = query.bind(&seat.grade).bind(seat.price).bind(&ticket.ticket_code);
+    }
+    query.execute(conn.sql()).await?;
+    Ok(sold)
+}
+
+fn sold(seat: &HeldSeat) -> SoldSeat {
+    SoldSeat { id: seat.id.clone(), grade: seat.grade.clone(), price: seat.price, ticket_code: ticket_code() }
+}
+
+pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Result<Option<ReservationRow>, Problem> {
+    Ok(sqlx::query_as(FIND).bind(id).bind(user).fetch_optional(conn.sql()).await?)
+}
+
+pub(super) async fn list(conn: &mut Conn, user: UserId, before: ReservationId, limit: u32) -> Result<Vec<ReservationRow>, Problem> {
+    Ok(sqlx::query_as(LIST).bind(user).bind(before).bind(limit).fetch_all(conn.sql()).await?)
+}
+
+#[derive(sqlx::FromRow)]
+struct SeatRow {
+    reservation_id: ReservationId,
+    label: String,
+    grade: String,
+    price: Money,
+    ticket_code: String,
+}
+
+/// The tickets of these reservations, each with its reservation.
+pub(super) async fn list_seats(conn: &mut Conn, ids: &[ReservationId]) -> Result<Vec<(ReservationId, SoldSeat)>, Problem> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = sqlx::query_as::<_, SeatRow>(AssertSqlSafe(in_list(LIST_SEATS, ids.len())));
+    for id in ids {
+        query = query.bind(*id);
+    }
+    let seat = |row: SeatRow| {
+        let ticket = SoldSeat { id: row.label, grade: row.grade, price: row.price, ticket_code: row.ticket_code };
+        (row.reservation_id, ticket)
+    };
+    Ok(query.fetch_all(conn.sql()).await?.into_iter().map(seat).collect())
+}
+
+/// Seats in the user's live reservations for the concert.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn count_live_seats(conn: &mut Conn, user: UserId, concert: ConcertId) -> Result<u64, Problem> {
+    let count: i64 = sqlx::query_scalar(COUNT_LIVE_SEATS).bind(user).bind(concert).fetch_one(conn.sql()).await?;
+    Ok(count.unsigned_abs())
+}

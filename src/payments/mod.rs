@@ -1,0 +1,9 @@
+//! Payments: what was paid, how, and for what.
+//!
+//! Table owned: `payments`. A payment by points is settled in the transaction of what it pays for.
+
+pub mod domain;
+pub mod store;
+
+pub use domain::{CODES, Method, PAYMENT_METHOD_UNAVAILABLE, Payment, PaymentId, PaymentStatus, Subject};
+pub use store::{INVARIANTS, insert_settled, list};

@@ -1,0 +1,87 @@
+//! The rows of payments.
+
+use sqlx::AssertSqlSafe;
+
+use super::domain::{Method, Payment, PaymentId, PaymentStatus, Subject};
+use crate::accounts::UserId;
+use crate::platform::audit::Invariant;
+use crate::platform::db::{Conn, in_list};
+use crate::platform::error::Problem;
+use crate::platform::money::Money;
+
+const INSERT_SETTLED: &str = "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at) \
+     VALUES (?, ?, ?, 1, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const LIST: &str = "SELECT id, method, state, amount FROM payments WHERE id IN (?)";
+
+/// What must hold of payments.
+pub const INVARIANTS: &[Invariant] = &[
+    Invariant {
+        name: "payment_is_booked",
+        promise: "every settled payment by points is one ledger transaction that takes exactly its amount from the buyer",
+        statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id))) AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN payments AS p ON p.changed_at >= t.since_at \
+             LEFT JOIN ledger_transactions AS l ON l.kind = 1 AND l.reference = p.id \
+             LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 0 AND e.user_id = p.user_id \
+             WHERE p.method = 0 AND p.state IN (1, 3) AND (e.amount IS NULL OR e.amount <> -p.amount) LIMIT ?",
+    },
+    Invariant {
+        name: "paid_once",
+        promise: "nothing is paid for twice",
+        statement: "SELECT CAST(CONCAT('subject ', LOWER(HEX(p.subject_id)), ' is paid ', COUNT(*), ' times') AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN payments AS c ON c.changed_at >= t.since_at AND c.state = 1 \
+             JOIN payments AS p ON p.subject_kind = c.subject_kind AND p.subject_id = c.subject_id AND p.state = 1 \
+             GROUP BY c.id, p.subject_kind, p.subject_id HAVING COUNT(*) > 1 LIMIT ?",
+    },
+];
+
+/// Records a payment whose money has moved in this transaction.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn insert_settled(
+    conn: &mut Conn,
+    id: PaymentId,
+    user: UserId,
+    method: Method,
+    subject: Subject,
+    amount: Money,
+) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    let (kind, subject) = subject.stored();
+    sqlx::query(INSERT_SETTLED)
+        .bind(id)
+        .bind(user)
+        .bind(method.number())
+        .bind(kind)
+        .bind(subject)
+        .bind(amount)
+        .bind(offset)
+        .bind(offset)
+        .execute(conn.sql())
+        .await?;
+    Ok(())
+}
+
+/// These payments.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list(conn: &mut Conn, ids: &[PaymentId]) -> Result<Vec<Payment>, Problem> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = sqlx::query_as::<_, (PaymentId, u8, u8, Money)>(AssertSqlSafe(in_list(LIST, ids.len())));
+    for id in ids {
+        query = query.bind(*id);
+    }
+    let found = query.fetch_all(conn.sql()).await?;
+    let payment = |(id, method, state, amount)| Payment {
+        id,
+        method: Method::of(method),
+        status: PaymentStatus::of(state),
+        amount,
+    };
+    Ok(found.into_iter().map(payment).collect())
+}

@@ -1,0 +1,17 @@
+-- Gives a place up, wherever it stands.
+-- KEYS as in line.lua.
+-- ARGV 1 epoch, 2 clock offset (ms), 3 rank, 4 'l' (left) or 'f' (finished): what the rank is from now on.
+-- RETURNS {where the rank stood}, {'cold'}.
+-- ATOMIC because a tick must not call a rank that is just leaving, nor a slot be freed twice.
+if is_cold() then return {'cold'} end
+local rank = ARGV[3]
+local where = standing(rank, clock())
+if where == 'waiting' then
+  redis.call('ZADD', gone, redis.call('HINCRBY', head, 'gone_seq', 1), rank)
+elseif where == 'called' or where == 'admitted' then
+  redis.call('ZREM', calls, rank)
+  redis.call('ZREM', present, rank)
+  redis.call('ZREM', slots, rank)
+  redis.call('HSET', ends, rank, ARGV[4])
+end
+return {where}

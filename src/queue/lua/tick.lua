@@ -1,0 +1,47 @@
+-- Moves the line on. Any instance may run it at any time; running it twice is harmless.
+-- KEYS as in line.lua.
+-- ARGV 1 epoch, 2 clock offset (ms), 3 ranks per second, 4 max_active, 5 claim window (ms), 6 opens (ms), 7 closes (ms),
+--   8 '1' while paused, 9 seats that could be sold now, 10 most ranks to call, 11 gone_seq that the caller has seen.
+-- RETURNS {'ok', now, issued, serving, active, called, lapsed, gone_seq, {rank, ...} given up since}, {'cold'}.
+-- ATOMIC because the bucket, the slots and the calls are read and advanced together: ranks are called once and in order.
+-- A clock that goes back refills nothing and reverses nothing.
+if is_cold() then return {'cold'} end
+local now = clock()
+local lapsed = sweep(now)
+local rate, opens, closes = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
+
+local issued, serving = count('issued'), count('serving')
+local at = math.max(tonumber(redis.call('HGET', head, 'at') or '0'), opens)
+local tokens = tonumber(redis.call('HGET', head, 'tokens') or '0')
+if now > at then
+  -- At most one second's worth is saved up.
+  tokens = math.min(math.max(rate, 1), tokens + rate * (now - at) / 1000)
+  redis.call('HSET', head, 'at', string.format('%.0f', now))
+end
+
+local in_use, called = active(now), redis.call('ZCARD', calls)
+local most = math.min(math.floor(tokens), tonumber(ARGV[4]) - in_use - called, tonumber(ARGV[9]) - called, tonumber(ARGV[10]))
+if now < opens or now >= closes or ARGV[8] == '1' then most = 0 end
+local n, steps = 0, 0
+while serving < issued and n < most and steps < 2000 do
+  local rank = tostring(serving)
+  if redis.call('ZREM', gone, rank) == 1 then
+    redis.call('HSET', ends, rank, 'l')
+  else
+    redis.call('ZADD', calls, now + tonumber(ARGV[5]), rank)
+    n = n + 1
+  end
+  serving = serving + 1
+  steps = steps + 1
+end
+if steps > 0 then redis.call('HSET', head, 'serving', serving) end
+redis.call('HSET', head, 'tokens', string.format('%.6f', tokens - n))
+
+local left = redis.call('ZRANGEBYSCORE', gone, '(' .. ARGV[11], '+inf', 'LIMIT', 0, 1000, 'WITHSCORES')
+local ranks, seen = {}, ARGV[11]
+for i = 1, #left, 2 do
+  ranks[#ranks + 1] = left[i]
+  seen = left[i + 1]
+end
+return {'ok', string.format('%.0f', now), tostring(issued), tostring(serving), tostring(in_use), tostring(called + n),
+  tostring(lapsed), seen, ranks}

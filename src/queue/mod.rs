@@ -1,0 +1,31 @@
+//! The waiting line: join, wait, be called, claim a pass.
+//!
+//! A deli counter, not a list. Redis holds counters per sale (`issued`, `serving`) and small sets of
+//! those who are called or inside; a buyer's place is arithmetic on a fixed rank. The ticket that the
+//! buyer holds is sealed, so polling while waiting needs neither Redis nor MySQL: each instance keeps
+//! what its own last tick returned.
+//!
+//! Invariants: no index is issued twice (never past `issued_ceiling`, which MySQL raises first); ranks are
+//! called in order; `serving` never goes back; at most `max_active` slots live at once; one live pass
+//! per sale and user.
+//!
+//! Tables owned: `queue_sales`, `queue_passes`. Redis keys owned, each `<prefix>:{sale:<concert id>}:…`: `head`,
+//! `users`, `calls`, `slots`, `present`, `ends`, `gone` (see `lua/line.lua`).
+
+pub mod admin;
+pub mod domain;
+pub mod http;
+pub mod jobs;
+mod metrics;
+pub mod pass;
+mod redis;
+pub mod sale;
+pub mod service;
+pub mod setup;
+pub mod store;
+
+pub use domain::{CODES, SeatSupply, Settings, Supply};
+pub use pass::Passes;
+pub use service::{Parts, Queue};
+pub use setup::NewSales;
+pub use store::INVARIANTS;

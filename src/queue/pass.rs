@@ -1,0 +1,136 @@
+//! The pass: what lets a buyer book. Sealed, so that it is verified without Redis; its row says whether
+//! it is still live. This is all of the line that booking may know.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+pub use super::domain::BOOKING_CLOSED;
+use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, PassId};
+use super::store;
+use crate::accounts::UserId;
+use crate::catalog::ConcertId;
+use crate::platform::clock::Timestamp;
+use crate::platform::db::Conn;
+use crate::platform::error::Problem;
+use crate::platform::outbox;
+use crate::platform::token::{KeyRing, Reader, Sealer};
+
+/// The event that a stay inside has ended: its slot is to be freed.
+pub const PASS_ENDED: &str = "queue.pass_ended";
+
+/// What a pass says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Its row.
+    pub id: PassId,
+    /// The sale.
+    pub concert: ConcertId,
+    /// Who may use it.
+    pub user: UserId,
+    /// The place that was exchanged for it.
+    pub arrival: u64,
+    /// When it ends, at the latest.
+    pub expires_at: Timestamp,
+}
+
+/// Seals and opens passes.
+#[derive(Clone, Debug)]
+pub struct Passes(Arc<Sealer>);
+
+impl Passes {
+    /// With the installation's keys.
+    #[must_use]
+    pub fn new(keys: &KeyRing) -> Self {
+        Self(Arc::new(keys.sealer("queue.pass", b"")))
+    }
+
+    /// The text that the buyer holds.
+    #[must_use]
+    pub fn seal(&self, pass: &Pass) -> String {
+        let mut payload = Vec::with_capacity(64);
+        for id in [pass.id.0, pass.concert.0, pass.user.0] {
+            payload.extend_from_slice(id.as_bytes());
+        }
+        payload.extend_from_slice(&pass.arrival.to_be_bytes());
+        payload.extend_from_slice(&pass.expires_at.millis().to_be_bytes());
+        self.0.seal(&payload)
+    }
+
+    /// Opens the `Queue-Pass` that `user` sent to book `concert`.
+    ///
+    /// # Errors
+    /// `pass_required`, `invalid_pass` or `pass_expired`.
+    pub fn open(&self, text: Option<&str>, user: UserId, concert: ConcertId, now: Timestamp) -> Result<Pass, Problem> {
+        let text = text.ok_or_else(|| Problem::new(&PASS_REQUIRED))?;
+        let pass = self.read(text).ok_or_else(|| Problem::new(&INVALID_PASS))?;
+        if pass.user != user || pass.concert != concert {
+            return Err(Problem::new(&INVALID_PASS));
+        }
+        if now >= pass.expires_at {
+            return Err(Problem::new(&PASS_EXPIRED));
+        }
+        Ok(pass)
+    }
+
+    fn read(&self, text: &str) -> Option<Pass> {
+        let payload = self.0.open(text)?;
+        let mut reader = Reader::new(&payload);
+        let pass = Pass {
+            id: PassId(reader.uuid()?),
+            concert: ConcertId(reader.uuid()?),
+            user: UserId(reader.uuid()?),
+            arrival: reader.u64()?,
+            expires_at: reader.time()?,
+        };
+        reader.is_done().then_some(pass)
+    }
+}
+
+/// Locks the pass's row for the rest of the transaction and returns the database's present instant.
+/// As one user has one live pass per sale, this also puts one buyer's bookings in a row.
+///
+/// # Errors
+/// `pass_expired` where the stay has ended.
+pub async fn lock_live(conn: &mut Conn, id: PassId) -> Result<Timestamp, Problem> {
+    match store::find_by_id_for_update(conn, id).await? {
+        Some(row) if row.live && row.now_at < row.expires_at => Ok(row.now_at),
+        _ => Err(Problem::new(&PASS_EXPIRED)),
+    }
+}
+
+/// Ends the stay of `user`, if one is live, and records that its slot is to be freed.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<(), Problem> {
+    let Some((id, arrival)) = store::find_by_user_for_update(conn, concert, user).await? else {
+        return Ok(());
+    };
+    store::end_pass(conn, id).await?;
+    let payload = json!({"concert_id": concert, "arrival": arrival});
+    outbox::record(conn, PASS_ENDED, id.0, 1, &payload).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::config::Secret;
+
+    #[test]
+    fn a_pass_is_for_one_buyer_one_sale_and_a_while() {
+        let keys = KeyRing::parse(&Secret::new(format!("1:{}", "0123456789abcdef".repeat(4)))).unwrap();
+        let passes = Passes::new(&keys);
+        let at = |secs: i64| Timestamp::from_millis(secs * 1000).unwrap();
+        let (user, concert) = (UserId::new(), ConcertId::new());
+        let pass = Pass { id: PassId::new(), concert, user, arrival: 3, expires_at: at(10) };
+        let text = passes.seal(&pass);
+        let refusal = |text, user, concert, now| passes.open(text, user, concert, now).unwrap_err().code().code;
+        assert_eq!(passes.open(Some(&text), user, concert, at(9)).unwrap(), pass);
+        assert_eq!(refusal(Some(&text), user, concert, at(10)), "pass_expired");
+        assert_eq!(refusal(Some(&text), UserId::new(), concert, at(9)), "invalid_pass");
+        assert_eq!(refusal(Some(&text), user, ConcertId::new(), at(9)), "invalid_pass");
+        assert_eq!(refusal(Some("nonsense"), user, concert, at(9)), "invalid_pass");
+        assert_eq!(refusal(None, user, concert, at(9)), "pass_required");
+    }
+}

@@ -1,0 +1,142 @@
+//! One sale's line as an instance keeps it in memory: enough to answer whoever waits.
+
+use std::sync::{PoisonError, RwLock};
+
+use super::domain::{Phase, Rules, Snapshot, Supply};
+use super::store::SaleRow;
+use crate::catalog::domain::{Concert, Hours, Order};
+use crate::catalog::ConcertId;
+use crate::platform::clock::Timestamp;
+use crate::platform::token::{KeyRing, Sealer};
+
+/// What changes while a sale runs.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// When doors open and close.
+    pub hours: Hours,
+    /// What operators set.
+    pub rules: Rules,
+    /// Which making of the line is valid, as this instance knows it.
+    pub epoch: u32,
+    /// What MySQL is known to allow.
+    pub ceiling: u64,
+    /// The last tick's numbers.
+    pub snapshot: Snapshot,
+    /// Seats left, if known.
+    pub supply: Option<Supply>,
+    /// How many came before opening, once the lobby is closed.
+    pub lobby_size: Option<u64>,
+}
+
+impl State {
+    /// The phase at `now`.
+    #[must_use]
+    pub fn phase(&self, now: Timestamp) -> Phase {
+        Phase::at(now, &self.hours, &self.rules, self.supply)
+    }
+}
+
+/// One sale. Its state is behind a lock that is held for copies only, never across an await.
+#[derive(Debug)]
+pub struct Sale {
+    /// The concert.
+    pub concert: ConcertId,
+    /// How ranks follow from arrivals.
+    pub order: Order,
+    /// The draw's public commitment.
+    pub commitment: String,
+    /// Seals this sale's tickets.
+    pub tickets: Sealer,
+    /// Taken by whoever rebuilds the line, so that one instance does it once.
+    pub rebuilding: tokio::sync::Mutex<()>,
+    state: RwLock<State>,
+}
+
+impl Sale {
+    /// From the catalogue's and the store's facts.
+    #[must_use]
+    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing) -> Self {
+        let snapshot = Snapshot { issued: row.ceiling.min(row.serving), serving: row.serving, ..Snapshot::default() };
+        let state = State {
+            hours: concert.headline.hours,
+            rules: row.rules,
+            epoch: row.epoch,
+            ceiling: row.ceiling,
+            snapshot,
+            supply: None,
+            lobby_size: row.lobby_size,
+        };
+        Self {
+            concert: concert.headline.id,
+            order: concert.queue_order,
+            commitment: concert.draw_commitment.clone(),
+            tickets: keys.sealer("queue.ticket", concert.headline.id.0.as_bytes()),
+            rebuilding: tokio::sync::Mutex::new(()),
+            state: RwLock::new(state),
+        }
+    }
+
+    /// Reads the state.
+    pub fn view<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, write: impl FnOnce(&mut State)) {
+        write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Takes over what operators changed.
+    pub fn refresh(&self, hours: Hours, row: &SaleRow) {
+        self.change(|state| {
+            state.hours = hours;
+            state.lobby_size = row.lobby_size;
+            state.adopt(row);
+        });
+    }
+
+    /// Takes over the store's row.
+    pub fn adopt(&self, row: &SaleRow) {
+        self.change(|state| state.adopt(row));
+    }
+
+    /// Takes over a tick's numbers. `serving` never goes back; places called since are forgotten.
+    pub fn apply(&self, tick: Snapshot, supply: Option<Supply>) {
+        self.change(|state| {
+            let known = &mut state.snapshot;
+            if tick.serving < known.serving {
+                return;
+            }
+            let mut gone = std::mem::take(&mut known.gone);
+            gone.extend(&tick.gone);
+            gone.retain(|rank| *rank >= tick.serving);
+            *known = Snapshot { gone, ..tick };
+            state.supply = supply;
+        });
+    }
+
+    /// Counts a place given up on this instance, before the next tick tells.
+    pub fn mark_gone(&self, rank: u64) {
+        self.change(|state| {
+            if rank >= state.snapshot.serving {
+                state.snapshot.gone.insert(rank);
+            }
+        });
+    }
+
+    /// Counts an index issued through this instance, before the next tick tells.
+    pub fn mark_issued(&self, arrival: u64) {
+        self.change(|state| state.snapshot.issued = state.snapshot.issued.max(arrival + 1));
+    }
+}
+
+impl State {
+    fn adopt(&mut self, row: &SaleRow) {
+        self.rules = row.rules;
+        if row.epoch > self.epoch {
+            self.epoch = row.epoch;
+            self.snapshot.gone.clear();
+            self.snapshot.gone_seq = 0;
+        }
+        self.ceiling = self.ceiling.max(row.ceiling);
+    }
+}

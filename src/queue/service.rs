@@ -1,0 +1,491 @@
+//! Joining, waiting, claiming, leaving.
+
+use std::sync::Arc;
+
+use rand::Rng as _;
+
+use super::domain::{
+    BOOKING_CLOSED, INVALID_TICKET, NOT_CALLED, Phase, QUEUE_NOT_OPEN, Rules, SOLD_OUT, SeatSupply, Settings, Standing,
+    TICKET_LAPSED, Ticket, poll_after_ms,
+};
+use super::pass::{self, Pass, Passes};
+use super::redis::{Claimed, Joined, Lines, Tick, Warm};
+use super::sale::Sale;
+use super::{metrics, store};
+use crate::accounts::UserId;
+use crate::catalog::{ConcertId, Reader};
+use crate::platform::clock::{Clock, Timestamp};
+use crate::platform::db::{Conn, Db};
+use crate::platform::error::{Fault, Problem, codes};
+use crate::platform::outbox::Wake;
+use crate::platform::redis::Redis;
+use crate::platform::token::KeyRing;
+
+/// How far ahead of what is issued MySQL allows: about a second of joins at full speed.
+const CEILING_STEP: u64 = 20_000;
+/// How often a cold line is rebuilt and asked again within one request.
+const COLD_RETRIES: usize = 4;
+
+/// A place as its holder sees it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where it stands.
+    pub standing: Standing,
+    /// The arrival index.
+    pub arrival: u64,
+    /// The rank, unknown in the lobby.
+    pub rank: Option<u64>,
+    /// How many ranks come first, unknown in the lobby.
+    pub ahead: Option<u64>,
+    /// Seconds until the call, estimated from the rate.
+    pub eta_seconds: Option<u64>,
+    /// When to ask again.
+    pub poll_after_ms: u64,
+    /// When the ticket ends.
+    pub expires_at: Timestamp,
+    /// Until when a called rank may claim.
+    pub claim_by: Option<Timestamp>,
+}
+
+/// What the services are built from.
+#[derive(Clone)]
+pub struct Parts {
+    /// The database.
+    pub db: Db,
+    /// The line's store.
+    pub redis: Redis,
+    /// The clock.
+    pub clock: Clock,
+    /// The keys of tickets and passes.
+    pub keys: KeyRing,
+    /// The catalogue.
+    pub catalog: Arc<Reader>,
+    /// Tells how many seats are left.
+    pub supply: Arc<dyn SeatSupply>,
+    /// Wakes the outbox.
+    pub wake: Wake,
+    /// `[queue]`.
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+/// The waiting lines of one instance.
+#[derive(Debug)]
+pub struct Queue {
+    parts: Parts,
+    lines: Lines,
+    passes: Passes,
+    sales: moka::future::Cache<ConcertId, Arc<Sale>>,
+}
+
+impl Queue {
+    /// Lines over these parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let lines = Lines::new(parts.redis.clone(), parts.clock.clone());
+        let passes = Passes::new(&parts.keys);
+        let sales = moka::future::Cache::new(u64::from(parts.settings.sales_max));
+        Self { parts, lines, passes, sales }
+    }
+
+    /// The present instant.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// The sale's line on this instance.
+    ///
+    /// # Errors
+    /// 404 where there is no such concert.
+    pub async fn get_sale(&self, concert: ConcertId) -> Result<Arc<Sale>, Problem> {
+        if let Some(sale) = self.sales.get(&concert).await {
+            return Ok(sale);
+        }
+        let facts = self.parts.catalog.get_concert(concert).await?;
+        let row = self.parts.db.read("queue.find_sale", concert, |conn, id| Box::pin(store::find_sale(conn, *id))).await?;
+        let row = row.ok_or_else(|| Problem::not_found("concert"))?;
+        let keys = &self.parts.keys;
+        let entry = self.sales.entry(concert).or_insert_with(async { Arc::new(Sale::new(&facts, &row, keys)) }).await;
+        Ok(entry.into_value())
+    }
+
+    /// Gives `user` a place, or the one that the user has. True where it is new.
+    ///
+    /// # Errors
+    /// `queue_not_open`, `sold_out`, `booking_closed`.
+    pub async fn join(&self, concert: ConcertId, user: UserId) -> Result<(String, Place, bool), Problem> {
+        let sale = self.get_sale(concert).await?;
+        let now = self.now();
+        match sale.view(|state| state.phase(now)) {
+            Phase::Closed => return Err(Problem::new(&BOOKING_CLOSED)),
+            Phase::SoldOut => return Err(Problem::new(&SOLD_OUT)),
+            Phase::Scheduled => {
+                let opens = sale.view(|state| state.hours.line_opens_at());
+                return Err(Problem::new(&QUEUE_NOT_OPEN).with("lobby_opens_at", opens.to_string()));
+            }
+            Phase::Lobby | Phase::Open | Phase::Paused => {}
+        }
+        let (arrival, is_new) = self.issue(&sale, user).await?;
+        metrics::joined(is_new);
+        sale.mark_issued(arrival);
+        let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
+        let place = self.place_of(&sale, &ticket).await?;
+        Ok((ticket.seal(&sale.tickets), place, is_new))
+    }
+
+    async fn issue(&self, sale: &Sale, user: UserId) -> Result<(u64, bool), Problem> {
+        for _ in 0..COLD_RETRIES {
+            let (epoch, ceiling) = sale.view(|state| (state.epoch, state.ceiling));
+            match self.lines.join(sale.concert, epoch, user, ceiling).await? {
+                Warm::Cold => self.rebuild(sale, epoch).await?,
+                Warm::Answer(Joined::Ceiling(issued)) => self.raise_ceiling(sale, issued + CEILING_STEP).await?,
+                Warm::Answer(Joined::New(arrival)) => return Ok((arrival, true)),
+                Warm::Answer(Joined::Same(arrival)) => return Ok((arrival, false)),
+            }
+        }
+        Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
+    }
+
+    /// Where the holder of `ticket` stands.
+    ///
+    /// # Errors
+    /// `invalid_ticket`.
+    pub async fn find_place(&self, concert: ConcertId, ticket: Option<&str>) -> Result<Place, Problem> {
+        let sale = self.get_sale(concert).await?;
+        let ticket = self.open_ticket(&sale, ticket, None)?;
+        self.place_of(&sale, &ticket).await
+    }
+
+    fn open_ticket(&self, sale: &Sale, text: Option<&str>, user: Option<UserId>) -> Result<Ticket, Problem> {
+        let ticket = text.and_then(|text| Ticket::open(text, &sale.tickets, self.now()));
+        ticket.filter(|ticket| user.is_none_or(|user| user == ticket.user)).ok_or_else(|| Problem::new(&INVALID_TICKET))
+    }
+
+    /// While the rank waits, this reads memory only.
+    async fn place_of(&self, sale: &Sale, ticket: &Ticket) -> Result<Place, Problem> {
+        let now = self.now();
+        let rank = ticket.arrival;
+        let (phase, serving, rules, is_gone, epoch) = sale.view(|state| {
+            let is_gone = state.snapshot.gone.contains(&rank);
+            (state.phase(now), state.snapshot.serving, state.rules, is_gone, state.epoch)
+        });
+        let (standing, claim_by) = if is_gone {
+            (Standing::Left, None)
+        } else if rank < serving {
+            self.look(sale, rank, &rules, epoch).await?
+        } else if phase == Phase::Lobby {
+            (Standing::Lobby, None)
+        } else {
+            (Standing::Waiting, None)
+        };
+        let is_known = standing != Standing::Lobby;
+        let ahead = rank.saturating_sub(serving);
+        let spread = rand::rng().random_range(0.0..1.0);
+        Ok(Place {
+            standing,
+            arrival: ticket.arrival,
+            rank: is_known.then_some(rank),
+            ahead: is_known.then_some(ahead),
+            eta_seconds: is_known.then(|| ahead.div_ceil(u64::from(rules.admit_per_second.max(1)))),
+            poll_after_ms: poll_after_ms(ahead, rules.admit_per_second, &self.parts.settings, spread),
+            expires_at: ticket.expires_at,
+            claim_by: claim_by.filter(|_| standing == Standing::Called),
+        })
+    }
+
+    async fn look(&self, sale: &Sale, rank: u64, rules: &Rules, epoch: u32) -> Result<(Standing, Option<Timestamp>), Problem> {
+        match self.lines.look(sale.concert, epoch, rank, rules).await? {
+            Warm::Answer(answer) => Ok(answer),
+            Warm::Cold => {
+                self.rebuild(sale, epoch).await?;
+                Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
+            }
+        }
+    }
+
+    /// Exchanges a called ticket for a pass: a slot in Redis, then a row in MySQL.
+    ///
+    /// # Errors
+    /// `invalid_ticket`, `not_called`, `ticket_lapsed`.
+    pub async fn claim(&self, concert: ConcertId, user: UserId, ticket: Option<&str>) -> Result<(String, Timestamp), Problem> {
+        let sale = self.get_sale(concert).await?;
+        let ticket = self.open_ticket(&sale, ticket, Some(user))?;
+        let (epoch, rules) = sale.view(|state| (state.epoch, state.rules));
+        let claimed = match self.lines.claim(concert, epoch, ticket.arrival, &rules).await? {
+            Warm::Answer(claimed) => claimed,
+            Warm::Cold => {
+                self.rebuild(&sale, epoch).await?;
+                return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
+            }
+        };
+        metrics::claimed(&claimed);
+        let until = match claimed {
+            Claimed::Admitted(until) => until,
+            Claimed::Full => return Err(self.not_called(0, &rules)),
+            Claimed::Refused(Standing::Waiting) => {
+                let serving = sale.view(|state| state.snapshot.serving);
+                return Err(self.not_called(ticket.arrival.saturating_sub(serving).max(1), &rules));
+            }
+            Claimed::Refused(_) => return Err(Problem::new(&TICKET_LAPSED)),
+        };
+        let pass = self.keep_pass(Pass { id: super::domain::PassId::new(), concert, user, arrival: ticket.arrival, expires_at: until }).await?;
+        Ok((self.passes.seal(&pass), pass.expires_at))
+    }
+
+    fn not_called(&self, ahead: u64, rules: &Rules) -> Problem {
+        let spread = rand::rng().random_range(0.0..1.0);
+        let after = poll_after_ms(ahead, rules.admit_per_second, &self.parts.settings, spread);
+        Problem::new(&NOT_CALLED).with("ahead", ahead).with("poll_after_ms", after)
+    }
+
+    /// Writes the pass's row, or finds the one that an earlier claim of this place wrote.
+    async fn keep_pass(&self, pass: Pass) -> Result<Pass, Problem> {
+        self.parts
+            .db
+            .in_tx("queue.claim", pass, |conn, pass| {
+                Box::pin(async move {
+                    if let Some(kept) = find_kept(conn, pass).await? {
+                        return Ok(kept);
+                    }
+                    if let Some((old, _)) = store::find_by_user_for_update(conn, pass.concert, pass.user).await? {
+                        store::end_pass(conn, old).await?;
+                    }
+                    let inserted =
+                        store::insert_pass(conn, pass.id, pass.concert, pass.user, pass.arrival, pass.expires_at).await;
+                    match inserted {
+                        Ok(()) => Ok(*pass),
+                        // The same place was claimed at the same time: that row is the pass.
+                        Err(problem) if problem.fault() == Some(Fault::Duplicate) => {
+                            find_kept(conn, pass).await?.ok_or_else(|| Problem::new(&TICKET_LAPSED))
+                        }
+                        Err(problem) => Err(problem),
+                    }
+                })
+            })
+            .await
+    }
+
+    /// Gives a place up. Whoever was inside leaves too.
+    ///
+    /// # Errors
+    /// `invalid_ticket`.
+    pub async fn leave(&self, concert: ConcertId, user: UserId, ticket: Option<&str>) -> Result<(), Problem> {
+        let sale = self.get_sale(concert).await?;
+        let ticket = self.open_ticket(&sale, ticket, Some(user))?;
+        let epoch = sale.view(|state| state.epoch);
+        match self.lines.leave(concert, epoch, ticket.arrival, false).await? {
+            Warm::Cold => {
+                self.rebuild(&sale, epoch).await?;
+                return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
+            }
+            Warm::Answer(Standing::Admitted) => self.end_stay(concert, user).await?,
+            Warm::Answer(_) => sale.mark_gone(ticket.arrival),
+        }
+        Ok(())
+    }
+
+    /// Gives the slot back before the pass ends.
+    ///
+    /// # Errors
+    /// `pass_required`, `invalid_pass`, `pass_expired`.
+    pub async fn leave_inside(&self, concert: ConcertId, user: UserId, pass: Option<&str>) -> Result<(), Problem> {
+        self.passes.open(pass, user, concert, self.now())?;
+        self.end_stay(concert, user).await
+    }
+
+    async fn end_stay(&self, concert: ConcertId, user: UserId) -> Result<(), Problem> {
+        let input = (concert, user);
+        self.parts
+            .db
+            .in_tx("queue.end_stay", input, |conn, (concert, user)| Box::pin(pass::end_live(conn, *concert, *user)))
+            .await?;
+        self.parts.wake.now();
+        Ok(())
+    }
+
+    /// Frees the slot of a stay that MySQL says has ended. Repeatable.
+    ///
+    /// # Errors
+    /// Where Redis does not answer: the caller tries again.
+    pub async fn free_slot(&self, concert: ConcertId, arrival: u64) -> Result<(), Problem> {
+        let sale = self.get_sale(concert).await?;
+        let epoch = sale.view(|state| state.epoch);
+        if let Warm::Cold = self.lines.leave(concert, epoch, arrival, true).await? {
+            // The new line takes its slots from the live rows, and this one is no longer among them.
+            self.rebuild(&sale, epoch).await?;
+        }
+        Ok(())
+    }
+
+    /// Changes the rules of a running sale. Every instance follows within a second or so.
+    ///
+    /// # Errors
+    /// 404 where there is no such concert.
+    pub async fn change_rules(&self, concert: ConcertId, change: RulesChange) -> Result<Rules, Problem> {
+        let row = self
+            .parts
+            .db
+            .in_tx("queue.change_rules", (concert, change), |conn, (concert, change)| {
+                Box::pin(async move {
+                    let row = store::find_sale_for_update(conn, *concert).await?;
+                    let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
+                    row.rules = change.applied_to(row.rules);
+                    store::update_rules(conn, *concert, &row.rules).await?;
+                    Ok(row)
+                })
+            })
+            .await?;
+        if let Some(sale) = self.sales.get(&concert).await {
+            sale.adopt(&row);
+        }
+        Ok(row.rules)
+    }
+
+    /// Rereads what operators may have changed, for every sale that is live, and forgets the others.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn refresh(&self) -> Result<Vec<Arc<Sale>>, Problem> {
+        let open = self.parts.catalog.list_live_sales(self.now()).await?;
+        let ids: Vec<ConcertId> = open.iter().map(|sale| sale.concert_id).take(self.parts.settings.sales_max as usize).collect();
+        let rows = self.parts.db.read("queue.list_sales", ids.clone(), |conn, ids| Box::pin(store::list_sales(conn, ids))).await?;
+        let mut live = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(facts) = open.iter().find(|sale| sale.concert_id == row.concert) else { continue };
+            let sale = self.get_sale(row.concert).await?;
+            sale.refresh(facts.hours, &row);
+            live.push(sale);
+        }
+        let idle: Vec<ConcertId> = self.sales.iter().map(|(id, _)| *id).filter(|id| !ids.contains(id)).collect();
+        for concert in idle {
+            self.sales.invalidate(&concert).await;
+        }
+        Ok(live)
+    }
+
+    /// Moves one line on and remembers its numbers.
+    ///
+    /// # Errors
+    /// Where Redis or MySQL does not answer: the next tick tries again.
+    pub async fn tick(&self, sale: &Sale) -> Result<(), Problem> {
+        let supply = self.parts.supply.supply(sale.concert).await;
+        let (epoch, rules, hours, gone_seq) =
+            sale.view(|state| (state.epoch, state.rules, state.hours, state.snapshot.gone_seq));
+        let tick = Tick {
+            rules: &rules,
+            hours: &hours,
+            seats_left: supply.map_or(u64::from(u32::MAX), |supply| supply.available),
+            calls_max: self.parts.settings.calls_per_tick_max,
+            gone_seq,
+        };
+        match self.lines.tick(sale.concert, epoch, &tick).await? {
+            Warm::Cold => self.rebuild(sale, epoch).await,
+            Warm::Answer(ticked) => {
+                metrics::ticked(ticked.lapsed);
+                let issued = ticked.snapshot.issued;
+                sale.apply(ticked.snapshot, supply);
+                if issued + CEILING_STEP / 2 > sale.view(|state| state.ceiling) {
+                    self.raise_ceiling(sale, issued + CEILING_STEP).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes down how far the line is, so that it can be rebuilt from there.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn checkpoint(&self, sale: &Sale) -> Result<(), Problem> {
+        let input = sale.view(|state| (sale.concert, state.epoch, state.snapshot.serving));
+        self.parts
+            .db
+            .in_tx("queue.checkpoint", input, |conn, (concert, epoch, serving)| {
+                Box::pin(store::checkpoint(conn, *concert, *epoch, *serving))
+            })
+            .await
+    }
+
+    async fn raise_ceiling(&self, sale: &Sale, to: u64) -> Result<(), Problem> {
+        let input = (sale.concert, sale.view(|state| state.epoch), to);
+        let row = self
+            .parts
+            .db
+            .in_tx("queue.raise_ceiling", input, |conn, (concert, epoch, to)| {
+                Box::pin(async move {
+                    store::raise_ceiling(conn, *concert, *epoch, *to).await?;
+                    store::find_sale(conn, *concert).await
+                })
+            })
+            .await?;
+        sale.adopt(&row.ok_or_else(|| Problem::not_found("concert"))?);
+        Ok(())
+    }
+
+    /// Makes the line anew after Redis lost it, at an epoch that MySQL raises first. An instance that comes second
+    /// takes over the first one's epoch.
+    async fn rebuild(&self, sale: &Sale, seen: u32) -> Result<(), Problem> {
+        let _turn = sale.rebuilding.lock().await;
+        if sale.view(|state| state.epoch) > seen {
+            return Ok(());
+        }
+        let input = (sale.concert, seen);
+        let (row, slots) = self
+            .parts
+            .db
+            .in_tx("queue.rebuild", input, |conn, (concert, seen)| {
+                Box::pin(async move {
+                    let row = store::find_sale_for_update(conn, *concert).await?;
+                    let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
+                    if row.epoch == *seen {
+                        store::raise_epoch(conn, *concert, *seen).await?;
+                        row.epoch += 1;
+                    }
+                    Ok((row, store::list_live_passes(conn, *concert).await?))
+                })
+            })
+            .await?;
+        let serving = row.serving.max(sale.view(|state| state.snapshot.serving));
+        self.lines.rebuild(sale.concert, row.epoch, row.ceiling, serving, &slots).await?;
+        sale.adopt(&row);
+        tracing::info!(concert = %sale.concert, epoch = row.epoch, "line rebuilt");
+        Ok(())
+    }
+}
+
+async fn find_kept(conn: &mut Conn, pass: &Pass) -> Result<Option<Pass>, Problem> {
+    match store::find_by_place_for_update(conn, pass.concert, pass.arrival).await? {
+        None => Ok(None),
+        Some(row) if row.live && row.user_id == pass.user => Ok(Some(Pass { id: row.id, expires_at: row.expires_at, ..*pass })),
+        Some(_) => Err(Problem::new(&TICKET_LAPSED)),
+    }
+}
+
+/// What an operator changes; what is left out stays.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are those of Rules")]
+pub struct RulesChange {
+    pub is_paused: Option<bool>,
+    pub admit_per_second: Option<u32>,
+    pub max_active: Option<u32>,
+    pub claim_secs: Option<u32>,
+    pub session_secs: Option<u32>,
+}
+
+impl RulesChange {
+    fn applied_to(&self, rules: Rules) -> Rules {
+        Rules {
+            admit_per_second: self.admit_per_second.unwrap_or(rules.admit_per_second),
+            max_active: self.max_active.unwrap_or(rules.max_active),
+            claim_secs: self.claim_secs.unwrap_or(rules.claim_secs),
+            session_secs: self.session_secs.unwrap_or(rules.session_secs),
+            is_paused: self.is_paused.unwrap_or(rules.is_paused),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The line in MySQL: a sale's rules and checkpoint, and the passes.
+
+use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
+
+use super::domain::{PassId, Rules};
+use crate::accounts::UserId;
+use crate::catalog::ConcertId;
+use crate::platform::audit::Invariant;
+use crate::platform::clock::Timestamp;
+use crate::platform::db::{Conn, in_list};
+use crate::platform::error::Problem;
+
+const INSERT_SALE: &str = "INSERT INTO queue_sales \
+     (concert_id, admit_per_second, max_active, claim_secs, session_secs, seed_sealed) VALUES (?, ?, ?, ?, ?, ?)";
+const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
+     issued_ceiling, serving, lobby_size FROM queue_sales WHERE concert_id = ?";
+const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
+     issued_ceiling, serving, lobby_size FROM queue_sales WHERE concert_id = ? FOR UPDATE";
+const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
+     issued_ceiling, serving, lobby_size FROM queue_sales WHERE concert_id IN (?)";
+const UPDATE_RULES: &str = "UPDATE queue_sales SET \
+     earlier_max_active = IF(max_active > ?, GREATEST(max_active, IF(earlier_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, earlier_max_active, 0)), earlier_max_active), \
+     earlier_until = IF(max_active > ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL session_secs SECOND, earlier_until), \
+     admit_per_second = ?, max_active = ?, claim_secs = ?, session_secs = ?, is_paused = ? WHERE concert_id = ?";
+const RAISE_CEILING: &str =
+    "UPDATE queue_sales SET issued_ceiling = GREATEST(issued_ceiling, ?) WHERE concert_id = ? AND epoch = ?";
+const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1 WHERE concert_id = ? AND epoch = ?";
+const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), \
+     checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
+const LIST_LIVE_PASSES: &str = "SELECT arrival, expires_at FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
+     AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND LIMIT 100000";
+const FIND_BY_PLACE_FOR_UPDATE: &str = "SELECT id, user_id, expires_at, \
+     (is_live IS NOT NULL AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS live \
+     FROM queue_passes WHERE concert_id = ? AND arrival = ? FOR UPDATE";
+const FIND_BY_USER_FOR_UPDATE: &str =
+    "SELECT id, arrival FROM queue_passes WHERE concert_id = ? AND user_id = ? AND is_live = 1 FOR UPDATE";
+const FIND_BY_ID_FOR_UPDATE: &str = "SELECT UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at, expires_at, is_live IS NOT NULL AS live \
+     FROM queue_passes WHERE id = ? FOR UPDATE";
+const INSERT_PASS: &str = "INSERT INTO queue_passes (id, concert_id, user_id, arrival, is_live, expires_at, created_at) \
+     VALUES (?, ?, ?, ?, 1, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const END_PASS: &str = "UPDATE queue_passes SET is_live = NULL, \
+     ended_at = LEAST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE id = ? AND is_live = 1";
+
+/// What must hold of the line. A second of margin covers the distance between the clocks of Redis,
+/// which ends slots, and MySQL, which ends passes.
+pub const INVARIANTS: &[Invariant] = &[Invariant {
+    name: "passes_within_cap",
+    promise: "never more than max_active passes live at once per sale, unless an operator lowered it while they were",
+    statement: "SELECT CAST(CONCAT('concert ', LOWER(HEX(s.concert_id)), ': ', COUNT(*), ' live passes, cap ', MAX(s.max_active)) AS CHAR) \
+         FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+         JOIN queue_sales AS s JOIN queue_passes AS p ON p.concert_id = s.concert_id AND p.is_live = 1 \
+         WHERE p.expires_at > t.now_at + INTERVAL 1 SECOND AND t.since_at IS NOT NULL GROUP BY s.concert_id \
+         HAVING COUNT(*) > MAX(GREATEST(s.max_active, IF(s.earlier_until > t.now_at, s.earlier_max_active, 0))) LIMIT ?",
+}];
+
+/// A sale as MySQL knows it.
+#[derive(Clone, Debug)]
+pub struct SaleRow {
+    /// Which sale.
+    pub concert: ConcertId,
+    /// Its rules.
+    pub rules: Rules,
+    /// Which making of the line in Redis is the valid one.
+    pub epoch: u32,
+    /// No index at or above it was issued.
+    pub ceiling: u64,
+    /// Ranks called, as of the last checkpoint.
+    pub serving: u64,
+    /// How many came early; known after the lobby closed.
+    pub lobby_size: Option<u64>,
+}
+
+impl SaleRow {
+    fn of(row: &MySqlRow) -> Result<Self, Problem> {
+        let rules = Rules {
+            admit_per_second: row.try_get("admit_per_second")?,
+            max_active: row.try_get("max_active")?,
+            claim_secs: row.try_get("claim_secs")?,
+            session_secs: row.try_get("session_secs")?,
+            is_paused: row.try_get::<u8, _>("is_paused")? != 0,
+        };
+        Ok(Self {
+            concert: row.try_get("concert_id")?,
+            rules,
+            epoch: row.try_get("epoch")?,
+            ceiling: row.try_get("issued_ceiling")?,
+            serving: row.try_get("serving")?,
+            lobby_size: row.try_get("lobby_size")?,
+        })
+    }
+}
+
+pub(super) async fn insert_sale(conn: &mut Conn, concert: ConcertId, rules: &Rules, seed_sealed: &str) -> Result<(), Problem> {
+    sqlx::query(INSERT_SALE)
+        .bind(concert)
+        .bind(rules.admit_per_second)
+        .bind(rules.max_active)
+        .bind(rules.claim_secs)
+        .bind(rules.session_secs)
+        .bind(seed_sealed)
+        .execute(conn.sql())
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn find_sale(conn: &mut Conn, concert: ConcertId) -> Result<Option<SaleRow>, Problem> {
+    let found = sqlx::query(FIND_SALE).bind(concert).fetch_optional(conn.sql()).await?;
+    found.as_ref().map(SaleRow::of).transpose()
+}
+
+pub(super) async fn find_sale_for_update(conn: &mut Conn, concert: ConcertId) -> Result<Option<SaleRow>, Problem> {
+    let found = sqlx::query(FIND_SALE_FOR_UPDATE).bind(concert).fetch_optional(conn.sql()).await?;
+    found.as_ref().map(SaleRow::of).transpose()
+}
+
+pub(super) async fn list_sales(conn: &mut Conn, concerts: &[ConcertId]) -> Result<Vec<SaleRow>, Problem> {
+    if concerts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(in_list(LIST_SALES, concerts.len())));
+    for concert in concerts {
+        query = query.bind(*concert);
+    }
+    query.fetch_all(conn.sql()).await?.iter().map(SaleRow::of).collect()
+}
+
+pub(super) async fn update_rules(conn: &mut Conn, concert: ConcertId, rules: &Rules) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(UPDATE_RULES)
+        .bind(rules.max_active)
+        .bind(offset)
+        .bind(rules.max_active)
+        .bind(offset)
+        .bind(rules.admit_per_second)
+        .bind(rules.max_active)
+        .bind(rules.claim_secs)
+        .bind(rules.session_secs)
+        .bind(rules.is_paused)
+        .bind(concert)
+        .execute(conn.sql())
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn raise_ceiling(conn: &mut Conn, concert: ConcertId, epoch: u32, to: u64) -> Result<(), Problem> {
+    sqlx::query(RAISE_CEILING).bind(to).bind(concert).bind(epoch).execute(conn.sql()).await?;
+    Ok(())
+}
+
+pub(super) async fn raise_epoch(conn: &mut Conn, concert: ConcertId, epoch: u32) -> Result<(), Problem> {
+    sqlx::query(RAISE_EPOCH).bind(concert).bind(epoch).execute(conn.sql()).await?;
+    Ok(())
+}
+
+pub(super) async fn checkpoint(conn: &mut Conn, concert: ConcertId, epoch: u32, serving: u64) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(CHECKPOINT).bind(serving).bind(offset).bind(concert).bind(epoch).execute(conn.sql()).await?;
+    Ok(())
+}
+
+/// Places of those inside, with the end of their stay.
+pub(super) async fn list_live_passes(conn: &mut Conn, concert: ConcertId) -> Result<Vec<(u64, Timestamp)>, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_as(LIST_LIVE_PASSES).bind(concert).bind(offset).fetch_all(conn.sql()).await?)
+}
+
+/// A pass row found by its place.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct PlacePass {
+    pub id: PassId,
+    pub user_id: UserId,
+    pub expires_at: Timestamp,
+    pub live: bool,
+}
+
+pub(super) async fn find_by_place_for_update(conn: &mut Conn, concert: ConcertId, arrival: u64) -> Result<Option<PlacePass>, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_as(FIND_BY_PLACE_FOR_UPDATE).bind(offset).bind(concert).bind(arrival).fetch_optional(conn.sql()).await?)
+}
+
+/// The id and place of the pass that this user has or had last, if it was not ended.
+pub(super) async fn find_by_user_for_update(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<Option<(PassId, u64)>, Problem> {
+    Ok(sqlx::query_as(FIND_BY_USER_FOR_UPDATE).bind(concert).bind(user).fetch_optional(conn.sql()).await?)
+}
+
+pub(super) async fn insert_pass(
+    conn: &mut Conn,
+    id: PassId,
+    concert: ConcertId,
+    user: UserId,
+    arrival: u64,
+    expires_at: Timestamp,
+) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(INSERT_PASS)
+        .bind(id)
+        .bind(concert)
+        .bind(user)
+        .bind(arrival)
+        .bind(expires_at)
+        .bind(offset)
+        .execute(conn.sql())
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn end_pass(conn: &mut Conn, id: PassId) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(END_PASS).bind(offset).bind(id).execute(conn.sql()).await?;
+    Ok(())
+}
+
+/// A pass row as its holder's transaction sees it, locked.
+#[derive(Debug, sqlx::FromRow)]
+pub(super) struct LockedPass {
+    pub now_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub live: bool,
+}
+
+pub(super) async fn find_by_id_for_update(conn: &mut Conn, id: PassId) -> Result<Option<LockedPass>, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_as(FIND_BY_ID_FOR_UPDATE).bind(offset).bind(id).fetch_optional(conn.sql()).await?)
+}
