@@ -1,8 +1,9 @@
 -- People and operators.
 CREATE TABLE users (
     id BINARY(16) NOT NULL PRIMARY KEY,
-    -- Compared without regard to case, as people type it. NULL once erased.
-    email VARCHAR(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci NULL,
+    -- Lower-cased by the application and then compared byte for byte: a collation that ignores case ignores
+    -- accents too, and would take two people's addresses for one. NULL once erased.
+    email VARCHAR(254) NULL,
     name VARCHAR(100) NOT NULL,
     -- argon2id in PHC format; empty once erased, which no password matches.
     password_hash VARCHAR(255) NOT NULL,
