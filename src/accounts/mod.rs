@@ -1,5 +1,6 @@
 //! Who is who: users, sessions, roles.
 
 pub mod domain;
+pub mod http;
 
 pub use domain::UserId;
