@@ -1,5 +1,37 @@
 //! What is sold: venues, concerts, performances, seat maps.
+//!
+//! Invariants: a venue's layout, a concert's grades, its performances and so its seat map never change once
+//! created; seat `i` of the map is row `i` of the booking feature's seats; a concert, its performances, its
+//! seats and its sale come to be in one transaction, or none of them does.
+//!
+//! Tables owned: `venues`, `concerts`, `performances`. What a concert needs from higher features (its sale, its
+//! seats, how many are left) is declared in [`ports`] and wired by the composition root.
+//!
+//! Reading order: [`layout`] and [`seat_map`] (pure), [`domain`], [`input`] (what operators send), [`reader`] (what
+//! other features ask), [`service`] (what visitors see), [`operator`] (what operators do).
 
+pub mod admin;
+mod cache;
+pub mod demo;
 pub mod domain;
+pub mod http;
+pub mod input;
+pub mod layout;
+pub mod operator;
+pub mod ports;
+pub mod reader;
+pub mod seat_map;
+pub mod service;
+mod store;
+pub mod views;
+pub mod warmer;
 
-pub use domain::{ConcertId, PerformanceId, VenueId};
+pub use domain::{
+    Concert, ConcertId, LiveSale, Order, Performance, PerformanceId, QueueSettings, Settings, Status, VenueId,
+    WarmerSettings,
+};
+pub use ports::{Availability, SaleSetup, SeatSetup, SeatsLeft};
+pub use reader::Reader;
+pub use seat_map::{Seat, SeatMap};
+pub use service::{Catalog, Parts, Ports};
+pub use warmer::Warmer;

@@ -29,6 +29,12 @@ impl Cached {
         Ok(Self { bytes, etag, cache_control })
     }
 
+    /// The body's length in bytes, for caches that bound their memory.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// 200 with the body, or 304 if the client's `If-None-Match` names it.
     #[must_use]
     pub fn answer(&self, headers: &HeaderMap) -> Response {

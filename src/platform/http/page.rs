@@ -51,11 +51,21 @@ impl<C: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for PageParams<C> 
 }
 
 impl<C> PageParams<C> {
+    /// What a client asks for that names neither limit nor cursor.
+    #[must_use]
+    pub const fn first() -> Self {
+        Self { limit: LIMIT, after: None }
+    }
+
     /// How many rows to ask the store for: one more than shown tells whether there is a next page.
     #[must_use]
     pub const fn fetch(&self) -> u32 {
         self.limit + 1
     }
+}
+
+fn cursor<C: Serialize>(key: &C) -> Option<String> {
+    serde_json::to_vec(key).ok().map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// One page of a list.
@@ -74,10 +84,14 @@ impl<T> Page<T> {
         let limit = params.limit as usize;
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let last = rows.last().filter(|_| more);
-        let next_cursor =
-            last.and_then(|item| serde_json::to_vec(&key(item)).ok()).map(|bytes| URL_SAFE_NO_PAD.encode(bytes));
+        let next_cursor = rows.last().filter(|_| more).and_then(|item| cursor(&key(item)));
         Self { items: rows, next_cursor }
+    }
+
+    /// A page for which not enough was found among the rows up to `key`: the next one goes on from there.
+    #[must_use]
+    pub fn broken_off<C: Serialize>(items: Vec<T>, key: &C) -> Self {
+        Self { items, next_cursor: cursor(key) }
     }
 
     /// The same page with each item turned into another.
