@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh run        build and run: a C toolchain, setpriv, Redis, and MySQL or else MariaDB
 #   scripts/setup.sh test       the same: the tests bring the rest with them
-#   scripts/setup.sh mariadb    the same, and MariaDB whether or not there is MySQL
+#   scripts/setup.sh mariadb    the same with MariaDB in place of MySQL
 #   scripts/setup.sh load       what run needs, and k6 in .frontrow/venv
 #   scripts/setup.sh lint       rustfmt and clippy
 #
@@ -26,7 +26,8 @@ fail() {
   say "$*"
   exit 1
 }
-have() { command -v "$1" >/dev/null 2>&1; }
+# Programs only: some functions below are named like what they install.
+have() { type -P "$1" >/dev/null; }
 
 as_root() {
   if [ "$(id -u)" -eq 0 ]; then

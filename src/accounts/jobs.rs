@@ -16,7 +16,7 @@ const DELETES_PER_RUN_MAX: u32 = 100;
 /// Forgets revocations of tokens that expired over an hour ago; what one run leaves is for the next.
 #[must_use]
 pub fn purge(accounts: Arc<Accounts>) -> Work {
-    Arc::new(move || {
+    Arc::new(move |_| {
         let accounts = accounts.clone();
         Box::pin(async move {
             for _ in 0..DELETES_PER_RUN_MAX {

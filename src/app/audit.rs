@@ -62,6 +62,6 @@ pub(super) fn router(db: Db) -> OpenApiRouter {
 /// Checks every invariant against the whole live database.
 #[utoipa::path(get, path = "/v1/admin/invariants", tag = "operator", security(("bearer" = [])),
     responses((status = 200, body = Report)))]
-async fn invariants(State(db): State<Db>, Operator(_): Operator) -> Result<Json<Report>, Problem> {
+async fn invariants(State(db): State<Db>, _operator: Operator) -> Result<Json<Report>, Problem> {
     Ok(Json(run(&db, None).await?))
 }

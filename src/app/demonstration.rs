@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::seed::grant;
 use super::state::State;
-use crate::accounts::{EMAIL_TAKEN, Registration, UserId};
+use crate::accounts::UserId;
+use crate::accounts::domain::EMAIL_TAKEN;
+use crate::accounts::service::Registration;
 use crate::catalog::demo;
 use crate::platform::config::Secret;
 use crate::platform::http::keyed::RequestKey;
@@ -65,7 +67,7 @@ pub(super) async fn prepare(state: &State) -> anyhow::Result<Demonstration> {
             "lobby_opens_at": now.plus(CLUB_OPENS_AFTER / 3)},
     });
     let club = concert_of(state, operator, "The Cellar", json!(demo::club_layout()), club).await?;
-    let buyer_token = state.accounts.log_in(&buyers[0], Secret::new(PASSWORD)).await?.access_token;
+    let buyer_token = state.accounts.log_in(&buyers[0], Secret::new(PASSWORD)).await?.access_token.expose().to_owned();
     Ok(Demonstration { arena, club, buyers, buyer_token })
 }
 

@@ -18,7 +18,7 @@ use crate::platform::shutdown::Shutdown;
 use crate::{accounts, booking, catalog, points, queue};
 
 /// Bodies above this many bytes are compressed where the client accepts it.
-const COMPRESS_ABOVE: u16 = 1024;
+const COMPRESS_ABOVE: u64 = 1024;
 
 /// The routes that the API document describes.
 pub fn routes(state: &State) -> OpenApiRouter {

@@ -27,7 +27,7 @@ pub mod views;
 pub mod warmer;
 
 pub use domain::{
-    Concert, ConcertId, LiveSale, Order, Performance, PerformanceId, QueueSettings, Settings, Status, VenueId,
+    CODES, Concert, ConcertId, LiveSale, Order, Performance, PerformanceId, QueueSettings, Settings, Status, VenueId,
     WarmerSettings,
 };
 pub use ports::{Availability, SaleSetup, SeatSetup, SeatsLeft};

@@ -95,7 +95,7 @@ impl From<Rules> for RulesView {
         (status = 422, body = ProblemBody, content_type = "application/problem+json")))]
 async fn change(
     State(queue): State<Arc<Queue>>,
-    Operator(_): Operator,
+    _operator: Operator,
     Id(concert): Id<ConcertId>,
     Body(body): Body<ChangeBody>,
 ) -> Result<Json<RulesView>, Problem> {

@@ -40,8 +40,8 @@ impl Ticker {
                 Err(problem) => tracing::warn!(%problem, "the rules of the lines could not be reread"),
             }
         }
-        let ticks = sales.iter().map(|sale| self.tick(sale, is_due));
-        futures::stream::iter(ticks).buffer_unordered(TICKS_AT_ONCE).collect::<()>().await;
+        let tick = |sale: Arc<Sale>| async move { self.tick(&sale, is_due).await };
+        futures::stream::iter(sales).for_each_concurrent(TICKS_AT_ONCE, tick).await;
     }
 
     async fn tick(&self, sale: &Sale, is_checkpoint_due: bool) {

@@ -1,6 +1,7 @@
 //! Joining, waiting, claiming, leaving.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::Rng as _;
 
@@ -23,6 +24,8 @@ use crate::platform::token::KeyRing;
 
 /// How far ahead of what is issued MySQL allows: about a second of joins at full speed.
 const CEILING_STEP: u64 = 20_000;
+/// How long before its opening a line is ticked.
+const LEAD: Duration = Duration::from_secs(60);
 /// How often a cold line is rebuilt and asked again within one request.
 const COLD_RETRIES: usize = 4;
 
@@ -352,8 +355,8 @@ impl Queue {
     /// # Errors
     /// Where MySQL does not answer.
     pub async fn refresh(&self) -> Result<Vec<Arc<Sale>>, Problem> {
-        let open = self.parts.catalog.list_live_sales(self.now()).await?;
-        let ids: Vec<ConcertId> = open.iter().map(|sale| sale.concert_id).take(self.parts.settings.sales_max as usize).collect();
+        let open = self.parts.catalog.list_live_sales(self.now(), LEAD, self.parts.settings.sales_max).await?;
+        let ids: Vec<ConcertId> = open.iter().map(|sale| sale.concert_id).collect();
         let rows = self.parts.db.read("queue.list_sales", ids.clone(), |conn, ids| Box::pin(store::list_sales(conn, ids))).await?;
         let mut live = Vec::with_capacity(rows.len());
         for row in rows {

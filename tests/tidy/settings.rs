@@ -1,6 +1,6 @@
 //! Settings and metrics: what operators see is explained, named by convention and not made up.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::source::Source;
@@ -41,27 +41,34 @@ fn defaults(tree: &Tree) -> Vec<Complaint> {
     bare.map(|it| complaint(DEFAULTS, it.line, format!("{}.{} has no comment", it.section, it.name))).collect()
 }
 
-/// Fields of every struct by the struct's name: the field's name with the words of its type.
-type Fields<'t> = BTreeMap<&'t str, Vec<(&'t str, Vec<&'t str>)>>;
+/// A struct's field.
+struct Field<'t> {
+    /// The file that declares the struct.
+    path: &'t str,
+    owner: &'t str,
+    name: &'t str,
+    /// The words of its type.
+    types: Vec<&'t str>,
+}
 
-fn fields_of<'t>(sources: impl Iterator<Item = &'t Source>) -> Fields<'t> {
-    let mut fields = Fields::new();
-    for source in sources {
-        let words: Vec<(usize, &str)> = source.words().collect();
-        for pair in words.windows(2).filter(|pair| pair[0].1 == "struct") {
-            let (offset, name) = pair[1];
-            let ends = source.code[offset..].find([';', '{', '(']).map(|length| offset + length);
-            if let Some(open) = ends.filter(|end| source.code[*end..].starts_with('{'))
-                && let Some(body) = source.brackets(open, '{')
-            {
-                fields.entry(name).or_default().extend(fields_in(source, body));
-            }
+fn fields_of(source: &Source) -> Vec<Field<'_>> {
+    let words: Vec<(usize, &str)> = source.words().collect();
+    let mut fields = Vec::new();
+    for pair in words.windows(2).filter(|pair| pair[0].1 == "struct") {
+        let (offset, owner) = pair[1];
+        let ends = source.code[offset..].find([';', '{', '(']).map(|length| offset + length);
+        let open = ends.filter(|end| source.code[*end..].starts_with('{'));
+        for (name, types) in
+            open.and_then(|open| source.brackets(open, '{')).into_iter().flat_map(|body| typed(source, body))
+        {
+            fields.push(Field { path: &source.path, owner, name, types });
         }
     }
     fields
 }
 
-fn fields_in(source: &Source, body: Range<usize>) -> Vec<(&str, Vec<&str>)> {
+/// The names before a colon, each with the words of the line after it.
+fn typed(source: &Source, body: Range<usize>) -> Vec<(&str, Vec<&str>)> {
     let named = source.words_in(body.clone()).filter(|(offset, word)| {
         let rest = source.rest(offset + word.len());
         rest.starts_with(':') && !rest.starts_with("::") && !source.before(*offset).ends_with(':')
@@ -73,10 +80,21 @@ fn fields_in(source: &Source, body: Range<usize>) -> Vec<(&str, Vec<&str>)> {
     typed.collect()
 }
 
+impl Field<'_> {
+    /// Whether this field of app's is of the struct that `other` belongs to: `queue::Settings` is of `src/queue/`.
+    fn is_of(&self, other: &Field) -> bool {
+        let is_named = self.types.contains(&other.owner);
+        is_named
+            && self
+                .types
+                .first()
+                .is_none_or(|first| *first == other.owner || other.path.contains(&format!("/{first}/")))
+    }
+}
+
 /// A setting is read where the struct of its section, which app names, has it as a field that code asks for.
 fn readers(tree: &Tree) -> Vec<Complaint> {
-    let fields = fields_of(tree.program());
-    let sections = fields_of(tree.program().filter(|source| source.path.starts_with("src/app/")));
+    let fields: Vec<Field> = tree.program().flat_map(fields_of).collect();
     let mut asked: BTreeSet<&str> = BTreeSet::new();
     for source in tree.program() {
         asked.extend(source.words().filter(|(offset, _)| source.code[..*offset].ends_with('.')).map(|(_, word)| word));
@@ -85,15 +103,15 @@ fn readers(tree: &Tree) -> Vec<Complaint> {
     let mut unknown = BTreeSet::new();
     for text in tree.texts.iter().filter(|text| text.path == DEFAULTS) {
         for Setting { section, name, line, .. } in settings_of(&text.text) {
-            let types = sections.values().flatten().filter(|(field, _)| *field == section).flat_map(|(_, words)| words);
-            let types: Vec<&str> = types.copied().filter(|word| word.ends_with("Settings")).collect();
-            let is_field = types.iter().filter_map(|name| fields.get(name)).flatten().any(|(field, _)| *field == name);
-            let what = if types.is_empty() {
-                unknown.insert(section).then(|| format!("no struct of app has a field `{section}: …Settings`"))
-            } else if is_field {
-                (!asked.contains(name)).then(|| format!("{section}.{name} is never asked for"))
-            } else {
-                Some(format!("{} has no field {name}", types.join(", ")))
+            let is_section = |field: &&Field| field.path.starts_with("src/app/") && field.name == section;
+            let settings =
+                fields.iter().filter(is_section).find(|field| field.types.iter().any(|it| it.ends_with("Settings")));
+            let what = match settings {
+                None => unknown.insert(section).then(|| format!("no struct of app has a field `{section}: …Settings`")),
+                Some(settings) if fields.iter().any(|field| field.name == name && settings.is_of(field)) => {
+                    (!asked.contains(name)).then(|| format!("{section}.{name} is never asked for"))
+                }
+                Some(settings) => Some(format!("{} has no field {name}", settings.types.join("::"))),
             };
             complaints.extend(what.map(|what| complaint(DEFAULTS, line, what)));
         }
@@ -173,15 +191,25 @@ fn settings_are_read() {
 
 #[test]
 fn a_setting_that_nobody_reads_is_refused() {
-    let text = "[a]\none = 1\ntwo = 2\nthree = 3\n[b]\nfour = 4\nfive = 5\n";
-    let root = "struct Settings { a: ASettings }\n";
+    let text = "[a]\none = 1\ntwo = 2\nthree = 3\n[b]\nfour = 4\nfive = 5\n[c]\none = 1\n";
+    let root = "struct Settings {\n a: ASettings,\n c: c::Settings,\n}\n";
     let code = "struct ASettings {\n    pub one: u8,\n    pub three: std::time::Duration,\n}\nfn f() { s.a.one }";
     let expected = [
         "config/default.toml:3 ASettings has no field two",
         "config/default.toml:4 a.three is never",
         "config/default.toml:6 no struct of app has a field `b:",
+        "config/default.toml:9 c::Settings has no field one",
     ];
-    refuses(readers, &[(DEFAULTS, text), ("src/a.rs", code), ("src/app/state.rs", root)], &expected);
+    refuses(
+        readers,
+        &[
+            (DEFAULTS, text),
+            ("src/a.rs", code),
+            ("src/d/a.rs", "struct Settings { one: u8 }"),
+            ("src/app/state.rs", root),
+        ],
+        &expected,
+    );
 }
 
 #[test]

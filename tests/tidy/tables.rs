@@ -120,7 +120,7 @@ fn owners(tree: &Tree) -> Vec<Complaint> {
                     Some(_) if is_audit && !writes => {}
                     Some(store) => uses.entry(table).or_default().push((writes, store, source, literal.at)),
                     None => {
-                        complaints.push(at(source, literal.at, format!("SQL on {table}: it belongs into store.rs")))
+                        complaints.push(at(source, literal.at, format!("SQL on {table}: it belongs into store.rs")));
                     }
                 }
             }
@@ -164,7 +164,7 @@ fn locks(tree: &Tree) -> Vec<Complaint> {
             match constants.iter().find(|(_, range)| range.contains(&literal.at)) {
                 Some((name, _)) if name.ends_with("FOR_UPDATE") => {}
                 Some((name, _)) => {
-                    complaints.push(at(source, literal.at, format!("{name} locks: end its name in FOR_UPDATE")))
+                    complaints.push(at(source, literal.at, format!("{name} locks: end its name in FOR_UPDATE")));
                 }
                 None => complaints.push(at(source, literal.at, "a statement that locks is a constant …FOR_UPDATE")),
             }

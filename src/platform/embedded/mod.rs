@@ -154,6 +154,17 @@ impl Services {
     }
 }
 
+/// Without the URLs, which hold the password.
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services")
+            .field("engine", &self.engine)
+            .field("database_pid", &self.database_pid)
+            .field("redis_pid", &self.redis_pid)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Runs `start` on a free port, and on another one if that was lost between choosing and using it.
 async fn on_free_port<T, F>(start: impl Fn(u16) -> F) -> Result<(u16, T)>
 where
