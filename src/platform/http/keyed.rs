@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use super::body::{parse, unreadable};
 use crate::platform::error::{Problem, codes};
 
+/// The status of what was created, for services that do not speak HTTP otherwise.
+pub const CREATED: StatusCode = StatusCode::CREATED;
 /// The header's name.
 pub const HEADER: &str = "idempotency-key";
 const LEN_MAX: usize = 255;
