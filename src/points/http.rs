@@ -1,0 +1,156 @@
+//! A buyer's points over HTTP.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::domain::{Entry, Kind, TransactionId};
+use super::service::{Charge, ChargeBody, Points};
+use crate::accounts::Buyer;
+use crate::platform::clock::Timestamp;
+use crate::platform::config::Secret;
+use crate::platform::error::{Problem, ProblemBody};
+use crate::platform::http::keyed::Answer;
+use crate::platform::http::{KeyedBody, Page, PageParams};
+use crate::platform::money::{CURRENCY, Money};
+
+/// The routes of points.
+pub fn router(points: Points) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(get_points))
+        .routes(routes!(charge))
+        .routes(routes!(list_entries))
+        .with_state(points)
+}
+
+/// A balance.
+#[derive(Serialize, ToSchema)]
+struct PointsBody {
+    balance: Money,
+    #[schema(example = "KRW")]
+    currency: &'static str,
+}
+
+/// What to charge.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChargeRequest {
+    #[schema(value_type = i64, minimum = 1, maximum = 1_000_000, example = 100_000)]
+    amount: Money,
+    /// The provider's payment method. May be left out only where `points.charge_without_card` is set.
+    #[schema(value_type = Option<String>, example = "pm_card_visa")]
+    card_token: Option<Secret>,
+}
+
+/// One movement of the buyer's points.
+#[derive(Serialize, ToSchema)]
+struct EntryBody {
+    /// The transaction.
+    id: TransactionId,
+    kind: KindBody,
+    /// What the balance changed by: negative for payments.
+    amount: Money,
+    balance_after: Money,
+    /// The charge, payment, refund or grant.
+    reference: Uuid,
+    created_at: Timestamp,
+}
+
+/// Why points moved.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum KindBody {
+    Charge,
+    Payment,
+    Refund,
+    Grant,
+}
+
+impl From<Entry> for EntryBody {
+    fn from(entry: Entry) -> Self {
+        let kind = match entry.kind {
+            Kind::Charge => KindBody::Charge,
+            Kind::Payment => KindBody::Payment,
+            Kind::Refund => KindBody::Refund,
+            Kind::Grant => KindBody::Grant,
+        };
+        let Entry { id, amount, balance_after, reference, created_at, .. } = entry;
+        Self { id, kind, amount, balance_after, reference, created_at }
+    }
+}
+
+/// The buyer's balance.
+#[utoipa::path(
+    get, path = "/v1/me/points", tag = "points", security(("bearer" = [])),
+    responses(
+        (status = 200, description = "The balance", body = PointsBody),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn get_points(State(points): State<Points>, Buyer(session): Buyer) -> Result<Response, Problem> {
+    let balance = points.find_balance(session.user).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(PointsBody { balance, currency: CURRENCY })).into_response())
+}
+
+/// Charge points.
+#[utoipa::path(
+    post, path = "/v1/me/points/charges", tag = "points", security(("bearer" = [])), request_body = ChargeRequest,
+    params(("Idempotency-Key" = String, Header, description = "Makes a repeat harmless", max_length = 255)),
+    responses(
+        (status = 201, description = "Charged", body = ChargeBody),
+        (status = 400, description = "`idempotency_key_missing`, `malformed_json`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "`balance_limit_exceeded`, `idempotency_key_in_flight`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`amount_out_of_range`, `payment_method_unavailable`, `invalid_body`, `idempotency_key_reused`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn charge(
+    State(points): State<Points>,
+    Buyer(session): Buyer,
+    KeyedBody { key, body }: KeyedBody<ChargeRequest>,
+) -> Result<Answer, Problem> {
+    let ChargeRequest { amount, card_token } = body;
+    points.charge(session.user, key.required()?, Charge { amount, card_token }).await
+}
+
+/// The buyer's movements, newest first.
+#[utoipa::path(
+    get, path = "/v1/me/points/entries", tag = "points", security(("bearer" = [])),
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 100, 20 if left out", minimum = 1, maximum = 100),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "A page of movements", body = Page<EntryBody>),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_parameter`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn list_entries(
+    State(points): State<Points>,
+    Buyer(session): Buyer,
+    params: PageParams<u32>,
+) -> Result<Response, Problem> {
+    let page = points.list_entries(session.user, params).await?.map(EntryBody::from);
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(page)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_whole_numbers() {
+        for bad in ["1.5", "1e3", "\"1\"", "null", "99999999999999999999"] {
+            assert!(serde_json::from_str::<ChargeRequest>(&format!("{{\"amount\": {bad}}}")).is_err(), "{bad}");
+        }
+        let body: ChargeRequest = serde_json::from_str(r#"{"amount": 5, "card_token": null}"#).unwrap();
+        assert!(body.card_token.is_none());
+    }
+}

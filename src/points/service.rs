@@ -1,0 +1,141 @@
+//! Charging points, and reading balance and entries.
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::domain::{Balance, ChargeId, Entry, Kind, PAYMENT_METHOD_UNAVAILABLE, charged, check_charge};
+use super::{ledger, store};
+use crate::accounts::UserId;
+use crate::platform::config::Secret;
+use crate::platform::db::{Conn, Db};
+use crate::platform::error::Problem;
+use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
+use crate::platform::http::{Page, PageParams};
+use crate::platform::idempotency::Idempotency;
+use crate::platform::money::{CURRENCY, Money};
+
+/// `[points]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct Settings {
+    pub charge_without_card: bool,
+}
+
+/// What a buyer asks to be charged.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// How much.
+    pub amount: Money,
+    /// The provider's payment method, if one was named.
+    pub card_token: Option<Secret>,
+}
+
+/// A charge that took effect.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ChargeBody {
+    /// The charge; the `reference` of its entry.
+    id: ChargeId,
+    amount: Money,
+    /// The balance after it.
+    balance: Money,
+    #[schema(example = "KRW")]
+    currency: &'static str,
+}
+
+/// The points of an installation.
+#[derive(Clone, Debug)]
+pub struct Points {
+    db: Db,
+    idempotency: Idempotency,
+    settings: Settings,
+}
+
+struct ChargeInput {
+    user: UserId,
+    charge: Charge,
+    settings: Settings,
+}
+
+impl Points {
+    /// The points in this database.
+    #[must_use]
+    pub fn new(db: Db, idempotency: Idempotency, settings: Settings) -> Self {
+        Self { db, idempotency, settings }
+    }
+
+    /// The buyer's balance.
+    ///
+    /// # Errors
+    /// What the database fails with.
+    pub async fn find_balance(&self, user: UserId) -> Result<Money, Problem> {
+        let found = self.db.read("points.find_balance", user, |conn, user| Box::pin(store::find_balance(conn, *user)));
+        Ok(found.await?.amount)
+    }
+
+    /// Puts points on the buyer's account, once per key.
+    ///
+    /// # Errors
+    /// 422 `amount_out_of_range`, `payment_method_unavailable` or `invalid_body`, 409 `balance_limit_exceeded`, and
+    /// those of the key.
+    pub async fn charge(&self, user: UserId, key: RequestKey, charge: Charge) -> Result<Answer, Problem> {
+        let input = ChargeInput { user, charge, settings: self.settings };
+        self.idempotency.once("points.charge", user.0, key, input, run_charge).await
+    }
+
+    /// The buyer's entries, newest first.
+    ///
+    /// # Errors
+    /// What the database fails with.
+    pub async fn list_entries(&self, user: UserId, params: PageParams<u32>) -> Result<Page<Entry>, Problem> {
+        let input = (user, params.after.unwrap_or(u32::MAX), params.fetch());
+        let found = self
+            .db
+            .read("points.list_entries", input, |conn, (user, before, limit)| {
+                Box::pin(store::list_entries(conn, *user, *before, *limit))
+            })
+            .await?;
+        Ok(Page::of(found, &params, |entry| entry.number))
+    }
+}
+
+/// Refuses inside the unit of work: the key is looked up before anything is refused.
+fn run_charge<'c>(conn: &'c mut Conn, input: &'c ChargeInput) -> BoxFuture<'c, Result<Answer, Problem>> {
+    Box::pin(async move {
+        let ChargeInput { user, charge, settings } = input;
+        check_charge(charge.amount)?;
+        check_method(charge, *settings)?;
+        let before = store::get_balance_for_update(conn, *user).await?;
+        let sum = charged(before.amount, charge.amount)?;
+        let id = ChargeId::new();
+        let after = Balance { amount: sum, entries: before.entries + 1 };
+        let balance = ledger::credit(conn, Kind::Charge, id.0, *user, charge.amount, after).await?;
+        Answer::json(CREATED, &ChargeBody { id, amount: charge.amount, balance, currency: CURRENCY })
+    })
+}
+
+/// A charge that names no card comes from nowhere: only demonstrations and load tests accept it.
+fn check_method(charge: &Charge, settings: Settings) -> Result<(), Problem> {
+    match charge.card_token {
+        Some(_) => Err(Problem::new(&PAYMENT_METHOD_UNAVAILABLE)),
+        None if settings.charge_without_card => Ok(()),
+        None => Err(Problem::invalid_body("card_token", "name the card to charge")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_without_a_card_needs_the_setting() {
+        let code = |card: Option<&str>, charge_without_card| {
+            let charge = Charge { amount: Money(1), card_token: card.map(Secret::new) };
+            check_method(&charge, Settings { charge_without_card }).err().map(|problem| problem.code().code)
+        };
+        assert_eq!(code(None, true), None);
+        assert_eq!(code(None, false), Some("invalid_body"));
+        assert_eq!(code(Some("pm_card_visa"), true), Some("payment_method_unavailable"));
+        assert_eq!(code(Some("pm_card_visa"), false), Some("payment_method_unavailable"));
+    }
+}
