@@ -27,7 +27,7 @@ const PASSWORD_CHARS_MIN: usize = 8;
 /// Longest password, in characters; it bounds the work of one hash.
 pub const PASSWORD_CHARS_MAX: usize = 128;
 /// How long a revocation outlives the tokens it concerns, in case a clock is set back a little.
-pub const REVOCATION_MARGIN: Duration = Duration::from_secs(60);
+pub const REVOCATION_MARGIN: Duration = Duration::from_mins(1);
 
 /// What a user may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -233,14 +233,11 @@ impl Revocations {
     /// Takes one in; the same one twice is the same as once.
     pub fn add(&mut self, revocation: &Revocation) {
         let Revocation { created_at, expires_at, .. } = *revocation;
-        match revocation.session {
-            Some(session) => {
-                self.sessions.insert(session, expires_at);
-            }
-            None => {
-                let entry = self.users.entry(revocation.user).or_insert((created_at, expires_at));
-                *entry = (entry.0.max(created_at), entry.1.max(expires_at));
-            }
+        if let Some(session) = revocation.session {
+            self.sessions.insert(session, expires_at);
+        } else {
+            let entry = self.users.entry(revocation.user).or_insert((created_at, expires_at));
+            *entry = (entry.0.max(created_at), entry.1.max(expires_at));
         }
     }
 
@@ -253,7 +250,7 @@ impl Revocations {
 
     /// Drops, about once a minute, those whose tokens have expired anyway.
     pub fn prune(&mut self, now: Timestamp) {
-        if self.pruned_at.is_some_and(|last| last <= now && now.since(last) < Duration::from_secs(60)) {
+        if self.pruned_at.is_some_and(|last| last <= now && now.since(last) < Duration::from_mins(1)) {
             return;
         }
         self.pruned_at = Some(now);

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use argon2::Argon2;
 use argon2::password_hash::rand_core::OsRng;
 use argon2::password_hash::{PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
-use argon2::Argon2;
 use tokio::sync::Semaphore;
 
 use crate::platform::config::Secret;
@@ -74,8 +74,12 @@ mod tests {
     #[test]
     fn nobodys_hash_costs_what_everybodys_does() {
         let nobody = PasswordHash::new(NOBODY).unwrap();
-        let somebody = Argon2::default().hash_password(b"secret", &SaltString::generate(&mut OsRng)).unwrap();
-        assert_eq!((nobody.algorithm, nobody.version, &nobody.params), (somebody.algorithm, somebody.version, &somebody.params));
+        let salt = SaltString::generate(&mut OsRng);
+        let somebody = Argon2::default().hash_password(b"secret", &salt).unwrap();
+        assert_eq!(
+            (nobody.algorithm, nobody.version, &nobody.params),
+            (somebody.algorithm, somebody.version, &somebody.params)
+        );
         assert_eq!(nobody.hash.map(|hash| hash.len()), somebody.hash.map(|hash| hash.len()));
     }
 
@@ -93,8 +97,14 @@ mod tests {
     async fn the_line_is_bounded_and_whoever_leaves_it_frees_a_place() {
         let passwords = Passwords::new(1, 1);
         let turn = passwords.working.clone().acquire_owned().await.unwrap();
-        let one = tokio::spawn({ let p = passwords.clone(); async move { p.verify(Secret::new("a"), None).await } });
-        let two = tokio::spawn({ let p = passwords.clone(); async move { p.verify(Secret::new("a"), None).await } });
+        let one = tokio::spawn({
+            let p = passwords.clone();
+            async move { p.verify(Secret::new("a"), None).await }
+        });
+        let two = tokio::spawn({
+            let p = passwords.clone();
+            async move { p.verify(Secret::new("a"), None).await }
+        });
         while passwords.admitted.available_permits() > 0 {
             tokio::task::yield_now().await;
         }

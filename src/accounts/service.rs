@@ -121,12 +121,12 @@ impl Accounts {
         self.db
             .in_tx("accounts.register", (user, hash), |conn, (user, hash)| {
                 Box::pin(async move {
-                    store::insert_users(conn, std::slice::from_ref(user), hash).await.map_err(|problem| {
-                        match problem.fault() {
+                    store::insert_users(conn, std::slice::from_ref(user), hash).await.map_err(
+                        |problem| match problem.fault() {
                             Some(Fault::Duplicate) => Problem::new(&EMAIL_TAKEN),
                             _ => problem,
-                        }
-                    })?;
+                        },
+                    )?;
                     let stored = store::find_user(conn, user.id).await?.ok_or_else(|| Problem::not_found("user"))?;
                     Ok((stored, db::now(conn).await?))
                 })
@@ -174,7 +174,9 @@ impl Accounts {
         let login = match checked_email(email) {
             Ok(email) => {
                 self.db
-                    .in_tx("accounts.find_login", email, |conn, email| Box::pin(store::find_login_for_update(conn, email)))
+                    .in_tx("accounts.find_login", email, |conn, email| {
+                        Box::pin(store::find_login_for_update(conn, email))
+                    })
                     .await?
             }
             Err(_) => None,

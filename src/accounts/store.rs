@@ -18,9 +18,13 @@ const ERASE_USER: &str = "UPDATE users SET email = NULL, name = '', password_has
      erased_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ? AND erased_at IS NULL";
 const INSERT_REVOCATION: &str = "INSERT INTO session_revocations (id, session_id, user_id, created_at, expires_at) \
      VALUES (?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, ?)";
-const INSERT_USER_REVOCATION: &str = "INSERT INTO session_revocations (id, session_id, user_id, created_at, expires_at) \
-     SELECT ?, NULL, ?, t.now, t.now + INTERVAL ? SECOND FROM (SELECT UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now) t";
-const FIND_REVOCATION: &str = "SELECT id, session_id, user_id, created_at, expires_at FROM session_revocations WHERE id = ?";
+const INSERT_USER_REVOCATION: &str = "INSERT INTO session_revocations \
+     (id, session_id, user_id, created_at, expires_at) \
+     SELECT ?, NULL, ?, t.now, t.now + INTERVAL ? SECOND \
+     FROM (SELECT UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now) t";
+const FIND_REVOCATION: &str =
+    "SELECT id, session_id, user_id, created_at, expires_at FROM session_revocations WHERE id = ?";
+/// 60 seconds: [`super::domain::REVOCATION_MARGIN`].
 const LIST_REVOCATIONS: &str = "SELECT id, session_id, user_id, created_at, expires_at FROM session_revocations \
      WHERE created_at >= ? AND (created_at > ? OR id > ?) \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 60 SECOND \
@@ -64,11 +68,8 @@ pub(super) async fn find_login_for_update(conn: &mut Conn, email: &str) -> Resul
     let offset = conn.offset_micros();
     let found = sqlx::query(FIND_LOGIN_FOR_UPDATE).bind(offset).bind(email).fetch_optional(conn.sql()).await?;
     let Some(row) = found else { return Ok(None) };
-    let login = Login {
-        user: user_of(&row)?,
-        password_hash: row.try_get("password_hash")?,
-        read_at: row.try_get("read_at")?,
-    };
+    let login =
+        Login { user: user_of(&row)?, password_hash: row.try_get("password_hash")?, read_at: row.try_get("read_at")? };
     Ok(Some(login))
 }
 

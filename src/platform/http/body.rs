@@ -39,10 +39,12 @@ pub fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T
     if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
         return Err(Problem::new(&codes::UNSUPPORTED_MEDIA_TYPE));
     }
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => shape(&error.to_string()),
-        _ => Problem::new(&codes::MALFORMED_JSON),
-    })
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let malformed = || Problem::new(&codes::MALFORMED_JSON);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| if error.inner().is_data() { shape(&error.to_string()) } else { malformed() })?;
+    deserializer.end().map_err(|_| malformed())?;
+    Ok(parsed)
 }
 
 /// 413 or a plain refusal for a body that could not be read.
@@ -54,10 +56,21 @@ pub fn unreadable(status: u16) -> Problem {
     }
 }
 
-/// serde names the field in backquotes where it can.
+/// The message begins with the field's path, unless the body as a whole is meant; a missing field is named in
+/// backquotes. Anything else in backquotes may be a value, which is not a name.
 fn shape(message: &str) -> Problem {
     let message = message.strip_prefix("Failed to deserialize the JSON body into the target type: ").unwrap_or(message);
-    let field = message.split('`').nth(1).unwrap_or("body").to_owned();
+    let (path, message) = match message.split_once(": ") {
+        Some((path, rest)) if !path.contains([' ', '`']) => (path, rest),
+        _ => ("", message),
+    };
+    let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+    let field = match (path, missing) {
+        ("", None) => "body".to_owned(),
+        ("", Some(name)) => name.to_owned(),
+        (path, None) => path.to_owned(),
+        (path, Some(name)) => format!("{path}.{name}"),
+    };
     Problem::invalid_body(&field, message)
 }
 
@@ -97,6 +110,56 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
                 let field = text.split([':', '`']).next().unwrap_or("query").trim();
                 Err(Problem::invalid_parameter(if field.contains(' ') { "query" } else { field }, text))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body as Bytes;
+    use axum::http::HeaderValue;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        #[expect(dead_code, reason = "only its shape matters")]
+        items: Vec<Item>,
+    }
+    #[derive(Debug, Deserialize)]
+    struct Item {
+        #[expect(dead_code, reason = "only its shape matters")]
+        quantity: u32,
+    }
+
+    /// What [`Body`] and [`parse`] refuse `text` with, which is the same: code and field.
+    async fn refusal(text: &'static str) -> (&'static str, String) {
+        let request = Request::post("/").header(header::CONTENT_TYPE, "application/json");
+        let request = request.body(Bytes::from(text)).unwrap();
+        let extracted = Body::<Order>::from_request(request, &()).await.unwrap_err();
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        let parsed = parse::<Order>(&headers, text.as_bytes()).unwrap_err();
+        assert_eq!(extracted.body("-"), parsed.body("-"), "{text}");
+        (parsed.code().code, parsed.body("-")["errors"][0]["field"].as_str().unwrap_or_default().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_refusal_names_the_field_and_never_the_value() {
+        for (text, field) in [
+            (r#"{"items": 5}"#, "items"),
+            (r#"{"items": [{"quantity": "two: `x`"}]}"#, "items[0].quantity"),
+            (r#"{"items": [{"quantity": 1.5}]}"#, "items[0].quantity"),
+            (r#"{"items": [{"quantity": 1}, {}]}"#, "items[1].quantity"),
+            (r#"{"items": [], "more": 1}"#, "more"),
+            ("{}", "items"),
+            ("5", "body"),
+        ] {
+            assert_eq!(refusal(text).await, ("invalid_body", field.to_owned()), "{text}");
+        }
+        for text in ["", "{", r#"{"items": []} x"#] {
+            assert_eq!(refusal(text).await.0, "malformed_json", "{text}");
         }
     }
 }
