@@ -116,7 +116,9 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             println!("{count} migrations are applied");
         }
         Command::Audit => return audit(file).await,
-        Command::Seed { what: Seed::Users { count, points } } => seed::users(&state(file, false)?, count, points).await?,
+        Command::Seed { what: Seed::Users { count, points } } => {
+            seed::users(&state(file, false)?, count, points).await?
+        }
         Command::Operator { what: Operator::Create { email } } => seed::operator(&state(file, false)?, &email).await?,
         Command::Healthcheck => return healthcheck(&Config::load(file, &[])?.http.addr).await,
     }

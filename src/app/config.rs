@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::platform::config::{
-    CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LogSettings, OutboxSettings, RedisSettings,
-    SecretSettings, load,
+    CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LogSettings, OutboxSettings,
+    RedisSettings, SecretSettings, load,
 };
 use crate::{accounts, booking, catalog, points, queue};
 
@@ -41,7 +41,8 @@ impl Config {
     pub fn load(file: Option<&Path>, extra: &[(&str, String)]) -> Result<Self, ConfigError> {
         let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         // The names of variables are text; one that is not cannot be ours.
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self::from_variables(file, extra.chain(variables))
     }
 

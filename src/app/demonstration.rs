@@ -106,7 +106,13 @@ async fn open_arena(state: &State) -> anyhow::Result<Option<String>> {
 }
 
 /// Makes a venue and a concert in it, the way an operator does.
-async fn concert_of(state: &State, operator: UserId, venue: &str, sections: Value, mut concert: Value) -> anyhow::Result<String> {
+async fn concert_of(
+    state: &State,
+    operator: UserId,
+    venue: &str,
+    sections: Value,
+    mut concert: Value,
+) -> anyhow::Result<String> {
     let no_key = RequestKey { key: None, fingerprint: [0; 32] };
     let venue = serde_json::from_value(json!({"name": venue, "city": "Busan", "sections": sections}))?;
     let made = state.catalog.create_venue(operator, no_key.clone(), venue).await?;

@@ -36,7 +36,9 @@ async fn start(dir: &Path, engine: Option<Engine>) -> anyhow::Result<(Vec<(&'sta
 /// The keys that seal tokens: made once per folder, readable by its owner only.
 fn token_keys(dir: &Path) -> anyhow::Result<String> {
     let path = dir.join("token-keys");
-    if let Ok(text) = fs::read_to_string(&path) && !text.trim().is_empty() {
+    if let Ok(text) = fs::read_to_string(&path)
+        && !text.trim().is_empty()
+    {
         return Ok(text.trim().to_owned());
     }
     fs::create_dir_all(dir)?;

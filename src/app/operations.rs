@@ -119,7 +119,11 @@ mod tests {
     #[test]
     fn codes_are_plain_and_explained() {
         for code in all_codes() {
-            assert!(code.code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{}", code.code);
+            assert!(
+                code.code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{}",
+                code.code
+            );
             assert!((400..600).contains(&code.status), "{}", code.code);
             assert!(!code.about.is_empty() && !code.title.contains(['<', '&']) && !code.about.contains(['<', '&']));
         }

@@ -67,17 +67,29 @@ pub fn jobs(state: &State) -> Jobs {
     let audit_every = settings.audit_every_secs;
     Jobs::new(state.db.clone(), settings)
         .every("audit", audit_every, audit::job(state.db.clone()))
-        .every("idempotency.tidy", 600, deletions(state, |state| Box::pin(async move { state.idempotency.delete_old(DELETE_ROWS).await })))
-        .every("outbox.tidy", 600, deletions(state, |state| Box::pin(async move {
-            Relay::tidy(&state.db, state.config.outbox.keep_hours, DELETE_ROWS).await
-        })))
-        .every("outbox.measure", 5, Arc::new({
-            let db = state.db.clone();
-            move |_: Claim| {
-                let db = db.clone();
-                Box::pin(async move { Relay::measure(&db).await.map(drop) })
-            }
-        }))
+        .every(
+            "idempotency.tidy",
+            600,
+            deletions(state, |state| Box::pin(async move { state.idempotency.delete_old(DELETE_ROWS).await })),
+        )
+        .every(
+            "outbox.tidy",
+            600,
+            deletions(state, |state| {
+                Box::pin(async move { Relay::tidy(&state.db, state.config.outbox.keep_hours, DELETE_ROWS).await })
+            }),
+        )
+        .every(
+            "outbox.measure",
+            5,
+            Arc::new({
+                let db = state.db.clone();
+                move |_: Claim| {
+                    let db = db.clone();
+                    Box::pin(async move { Relay::measure(&db).await.map(drop) })
+                }
+            }),
+        )
         .every(accounts::jobs::PURGE, accounts::jobs::PURGE_EVERY_SECS, accounts::jobs::purge(state.accounts.clone()))
 }
 
@@ -111,5 +123,6 @@ pub fn relay(state: &State) -> Relay {
             queue.free_slot(concert, arrival).await
         })
     });
-    Relay::new(state.db.clone(), state.redis.clone(), state.config.outbox.clone(), &state.wake).on(PASS_ENDED, free_slot)
+    Relay::new(state.db.clone(), state.redis.clone(), state.config.outbox.clone(), &state.wake)
+        .on(PASS_ENDED, free_slot)
 }

@@ -47,7 +47,9 @@ pub async fn users(state: &State, count: u32, points: i64) -> anyhow::Result<()>
 pub(super) async fn grant(state: &State, users: Vec<UserId>, points: Money) -> anyhow::Result<()> {
     state
         .db
-        .in_tx("points.grant", (users, points), |conn, (users, points)| Box::pin(ledger::grant_many(conn, users, *points)))
+        .in_tx("points.grant", (users, points), |conn, (users, points)| {
+            Box::pin(ledger::grant_many(conn, users, *points))
+        })
         .await?;
     Ok(())
 }

@@ -42,7 +42,11 @@ pub struct Finding {
 ///
 /// # Errors
 /// Where a statement fails.
-pub async fn check(db: &Db, invariants: &'static [&'static [Invariant]], since: Option<Timestamp>) -> Result<Vec<Finding>, Problem> {
+pub async fn check(
+    db: &Db,
+    invariants: &'static [&'static [Invariant]],
+    since: Option<Timestamp>,
+) -> Result<Vec<Finding>, Problem> {
     let mut findings = Vec::new();
     for invariant in invariants.iter().flat_map(|list| list.iter()) {
         let input = (invariant, since);
@@ -56,7 +60,11 @@ pub async fn check(db: &Db, invariants: &'static [&'static [Invariant]], since: 
     Ok(findings)
 }
 
-fn run<'c>(conn: &'c mut Conn, invariant: &'c Invariant, since: Option<Timestamp>) -> BoxFuture<'c, Result<Vec<String>, Problem>> {
+fn run<'c>(
+    conn: &'c mut Conn,
+    invariant: &'c Invariant,
+    since: Option<Timestamp>,
+) -> BoxFuture<'c, Result<Vec<String>, Problem>> {
     Box::pin(async move {
         let offset = conn.offset_micros();
         let since = match since.or_else(|| Timestamp::from_millis(0)) {

@@ -117,7 +117,8 @@ impl Problem {
     /// A problem of this code, with the code's own explanation.
     #[must_use]
     pub fn new(code: &'static Code) -> Self {
-        let inner = Inner { code, detail: None, members: Map::new(), retry_after_secs: None, fault: None, source: None };
+        let inner =
+            Inner { code, detail: None, members: Map::new(), retry_after_secs: None, fault: None, source: None };
         Self(Box::new(inner))
     }
 

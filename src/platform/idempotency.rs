@@ -118,7 +118,10 @@ fn in_flight() -> Problem {
     Problem::new(&codes::IDEMPOTENCY_KEY_IN_FLIGHT).retry_after(1)
 }
 
-fn run<'c, I: Send + Sync + 'static>(conn: &'c mut Conn, keyed: &'c Keyed<I>) -> BoxFuture<'c, Result<Answer, Problem>> {
+fn run<'c, I: Send + Sync + 'static>(
+    conn: &'c mut Conn,
+    keyed: &'c Keyed<I>,
+) -> BoxFuture<'c, Result<Answer, Problem>> {
     Box::pin(async move {
         if let Some(answer) = claim(conn, keyed).await? {
             return Ok(answer);

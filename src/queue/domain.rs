@@ -153,8 +153,7 @@ impl Ticket {
     pub fn open(text: &str, sealer: &Sealer, now: Timestamp) -> Option<Self> {
         let payload = sealer.open(text)?;
         let mut reader = Reader::new(&payload);
-        let ticket =
-            Self { user: UserId(reader.uuid()?), arrival: reader.u64()?, expires_at: reader.time()? };
+        let ticket = Self { user: UserId(reader.uuid()?), arrival: reader.u64()?, expires_at: reader.time()? };
         (reader.is_done() && now < ticket.expires_at).then_some(ticket)
     }
 }
@@ -187,7 +186,12 @@ impl Snapshot {
 /// When a waiting buyer should ask again: the further from the front, the later. `spread` in 0..1 is the
 /// caller's jitter, so that a crowd does not ask in step.
 #[must_use]
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "milliseconds of a pace")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "milliseconds of a pace"
+)]
 pub fn poll_after_ms(ahead: u64, rate: u32, settings: &Settings, spread: f64) -> u64 {
     let eta_ms = ahead as f64 * 1000.0 / f64::from(rate.max(1));
     let pace = (eta_ms / 10.0).clamp(settings.poll_min_ms as f64, settings.poll_max_ms as f64);

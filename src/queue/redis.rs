@@ -78,7 +78,13 @@ impl Lines {
         Self { redis, clock }
     }
 
-    async fn run(&self, script: &Script, concert: ConcertId, epoch: u32, rest: Vec<Value>) -> Result<Warm<Reply>, Problem> {
+    async fn run(
+        &self,
+        script: &Script,
+        concert: ConcertId,
+        epoch: u32,
+        rest: Vec<Value>,
+    ) -> Result<Warm<Reply>, Problem> {
         let names = ["head", "users", "calls", "slots", "present", "ends", "gone"];
         let keys = names.iter().map(|name| self.redis.key(&format!("{{sale:{concert}}}:{name}"))).collect();
         let mut args: Vec<Value> = vec![epoch.to_string().into(), self.clock.offset_millis().to_string().into()];
@@ -87,7 +93,13 @@ impl Lines {
         Ok(if reply.word(0) == "cold" { Warm::Cold } else { Warm::Answer(reply) })
     }
 
-    pub async fn join(&self, concert: ConcertId, epoch: u32, user: UserId, ceiling: u64) -> Result<Warm<Joined>, Problem> {
+    pub async fn join(
+        &self,
+        concert: ConcertId,
+        epoch: u32,
+        user: UserId,
+        ceiling: u64,
+    ) -> Result<Warm<Joined>, Problem> {
         let user = Value::Bytes(bytes::Bytes::copy_from_slice(user.0.as_bytes()));
         self.run(&JOIN, concert, epoch, vec![user, number(ceiling)]).await?.read(|reply| match reply.word(0).as_str() {
             "new" => Some(Joined::New(reply.number(1)?)),
@@ -108,7 +120,13 @@ impl Lines {
         self.run(&LOOK, concert, epoch, args).await?.read(|reply| Some((reply.standing(0)?, reply.time(1))))
     }
 
-    pub async fn claim(&self, concert: ConcertId, epoch: u32, rank: u64, rules: &Rules) -> Result<Warm<Claimed>, Problem> {
+    pub async fn claim(
+        &self,
+        concert: ConcertId,
+        epoch: u32,
+        rank: u64,
+        rules: &Rules,
+    ) -> Result<Warm<Claimed>, Problem> {
         let args = vec![
             number(rank),
             number(rules.max_active.into()),
@@ -123,7 +141,13 @@ impl Lines {
     }
 
     /// Gives a place up (`has_finished` false) or ends a stay (true). Tells where it stood.
-    pub async fn leave(&self, concert: ConcertId, epoch: u32, rank: u64, has_finished: bool) -> Result<Warm<Standing>, Problem> {
+    pub async fn leave(
+        &self,
+        concert: ConcertId,
+        epoch: u32,
+        rank: u64,
+        has_finished: bool,
+    ) -> Result<Warm<Standing>, Problem> {
         let end = if has_finished { "f" } else { "l" };
         self.run(&LEAVE, concert, epoch, vec![number(rank), end.into()]).await?.read(|reply| reply.standing(0))
     }

@@ -4,8 +4,8 @@ use std::sync::{PoisonError, RwLock};
 
 use super::domain::{Phase, Rules, Snapshot, Supply};
 use super::store::SaleRow;
-use crate::catalog::domain::{Concert, Hours, Order};
 use crate::catalog::ConcertId;
+use crate::catalog::domain::{Concert, Hours, Order};
 use crate::platform::clock::Timestamp;
 use crate::platform::token::{KeyRing, Sealer};
 

@@ -111,7 +111,8 @@ impl Queue {
             return Ok(sale);
         }
         let facts = self.parts.catalog.get_concert(concert).await?;
-        let row = self.parts.db.read("queue.find_sale", concert, |conn, id| Box::pin(store::find_sale(conn, *id))).await?;
+        let row =
+            self.parts.db.read("queue.find_sale", concert, |conn, id| Box::pin(store::find_sale(conn, *id))).await?;
         let row = row.ok_or_else(|| Problem::not_found("concert"))?;
         let keys = &self.parts.keys;
         let entry = self.sales.entry(concert).or_insert_with(async { Arc::new(Sale::new(&facts, &row, keys)) }).await;
@@ -202,7 +203,13 @@ impl Queue {
         })
     }
 
-    async fn look(&self, sale: &Sale, rank: u64, rules: &Rules, epoch: u32) -> Result<(Standing, Option<Timestamp>), Problem> {
+    async fn look(
+        &self,
+        sale: &Sale,
+        rank: u64,
+        rules: &Rules,
+        epoch: u32,
+    ) -> Result<(Standing, Option<Timestamp>), Problem> {
         match self.lines.look(sale.concert, epoch, rank, rules).await? {
             Warm::Answer(answer) => Ok(answer),
             Warm::Cold => {
@@ -216,7 +223,12 @@ impl Queue {
     ///
     /// # Errors
     /// `invalid_ticket`, `not_called`, `ticket_lapsed`.
-    pub async fn claim(&self, concert: ConcertId, user: UserId, ticket: Option<&str>) -> Result<(String, Timestamp), Problem> {
+    pub async fn claim(
+        &self,
+        concert: ConcertId,
+        user: UserId,
+        ticket: Option<&str>,
+    ) -> Result<(String, Timestamp), Problem> {
         let sale = self.get_sale(concert).await?;
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
         let (epoch, rules) = sale.view(|state| (state.epoch, state.rules));
@@ -237,7 +249,15 @@ impl Queue {
             }
             Claimed::Refused(_) => return Err(Problem::new(&TICKET_LAPSED)),
         };
-        let pass = self.keep_pass(Pass { id: super::domain::PassId::new(), concert, user, arrival: ticket.arrival, expires_at: until }).await?;
+        let pass = self
+            .keep_pass(Pass {
+                id: super::domain::PassId::new(),
+                concert,
+                user,
+                arrival: ticket.arrival,
+                expires_at: until,
+            })
+            .await?;
         Ok((self.passes.seal(&pass), pass.expires_at))
     }
 
@@ -357,7 +377,11 @@ impl Queue {
     pub async fn refresh(&self) -> Result<Vec<Arc<Sale>>, Problem> {
         let open = self.parts.catalog.list_live_sales(self.now(), LEAD, self.parts.settings.sales_max).await?;
         let ids: Vec<ConcertId> = open.iter().map(|sale| sale.concert_id).collect();
-        let rows = self.parts.db.read("queue.list_sales", ids.clone(), |conn, ids| Box::pin(store::list_sales(conn, ids))).await?;
+        let rows = self
+            .parts
+            .db
+            .read("queue.list_sales", ids.clone(), |conn, ids| Box::pin(store::list_sales(conn, ids)))
+            .await?;
         let mut live = Vec::with_capacity(rows.len());
         for row in rows {
             let Some(facts) = open.iter().find(|sale| sale.concert_id == row.concert) else { continue };
@@ -465,7 +489,9 @@ impl Queue {
 async fn find_kept(conn: &mut Conn, pass: &Pass) -> Result<Option<Pass>, Problem> {
     match store::find_by_place_for_update(conn, pass.concert, pass.arrival).await? {
         None => Ok(None),
-        Some(row) if row.live && row.user_id == pass.user => Ok(Some(Pass { id: row.id, expires_at: row.expires_at, ..*pass })),
+        Some(row) if row.live && row.user_id == pass.user => {
+            Ok(Some(Pass { id: row.id, expires_at: row.expires_at, ..*pass }))
+        }
         Some(_) => Err(Problem::new(&TICKET_LAPSED)),
     }
 }

@@ -91,7 +91,12 @@ impl SaleRow {
     }
 }
 
-pub(super) async fn insert_sale(conn: &mut Conn, concert: ConcertId, rules: &Rules, seed_sealed: &str) -> Result<(), Problem> {
+pub(super) async fn insert_sale(
+    conn: &mut Conn,
+    concert: ConcertId,
+    rules: &Rules,
+    seed_sealed: &str,
+) -> Result<(), Problem> {
     sqlx::query(INSERT_SALE)
         .bind(concert)
         .bind(rules.admit_per_second)
@@ -174,13 +179,26 @@ pub(super) struct PlacePass {
     pub live: bool,
 }
 
-pub(super) async fn find_by_place_for_update(conn: &mut Conn, concert: ConcertId, arrival: u64) -> Result<Option<PlacePass>, Problem> {
+pub(super) async fn find_by_place_for_update(
+    conn: &mut Conn,
+    concert: ConcertId,
+    arrival: u64,
+) -> Result<Option<PlacePass>, Problem> {
     let offset = conn.offset_micros();
-    Ok(sqlx::query_as(FIND_BY_PLACE_FOR_UPDATE).bind(offset).bind(concert).bind(arrival).fetch_optional(conn.sql()).await?)
+    Ok(sqlx::query_as(FIND_BY_PLACE_FOR_UPDATE)
+        .bind(offset)
+        .bind(concert)
+        .bind(arrival)
+        .fetch_optional(conn.sql())
+        .await?)
 }
 
 /// The id and place of the pass that this user has or had last, if it was not ended.
-pub(super) async fn find_by_user_for_update(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<Option<(PassId, u64)>, Problem> {
+pub(super) async fn find_by_user_for_update(
+    conn: &mut Conn,
+    concert: ConcertId,
+    user: UserId,
+) -> Result<Option<(PassId, u64)>, Problem> {
     Ok(sqlx::query_as(FIND_BY_USER_FOR_UPDATE).bind(concert).bind(user).fetch_optional(conn.sql()).await?)
 }
 

@@ -82,10 +82,7 @@ impl Holds {
         let map = catalog.get_seat_map(request.performance).await?;
         let user = request.user;
         let holding = Holding { parts: self.0.clone(), request, concert, map };
-        self.0
-            .idempotency
-            .once("booking.hold", user.0, key, holding, |conn, holding| Box::pin(holding.run(conn)))
-            .await
+        self.0.idempotency.once("booking.hold", user.0, key, holding, |conn, holding| Box::pin(holding.run(conn))).await
     }
 
     /// The user's hold.
@@ -201,7 +198,12 @@ impl Holding {
         Ok(numbers)
     }
 
-    async fn check_limit(&self, conn: &mut Conn, now: crate::platform::clock::Timestamp, wanted: usize) -> Result<(), Problem> {
+    async fn check_limit(
+        &self,
+        conn: &mut Conn,
+        now: crate::platform::clock::Timestamp,
+        wanted: usize,
+    ) -> Result<(), Problem> {
         let (user, concert) = (self.request.user, self.concert.headline.id);
         let held = store::count_live_seats(conn, user, concert, now).await?;
         let reserved = reservations::store::count_live_seats(conn, user, concert).await?;

@@ -21,7 +21,8 @@ const FIND_FOR_UPDATE: &str = "SELECT id, concert_id, performance_id, state, amo
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE id = ? AND user_id = ? FOR UPDATE";
 const LIST: &str = "SELECT id, concert_id, performance_id, state, amount, seat_count, expires_at, \
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
-const LIST_SEATS: &str = "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
+const LIST_SEATS: &str =
+    "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
 const COUNT_LIVE_SEATS: &str = "SELECT CAST(COALESCE(SUM(seat_count), 0) AS SIGNED) FROM holds \
      WHERE user_id = ? AND concert_id = ? AND state = 0 AND expires_at > ?";
 const SET_STATE: &str = "UPDATE holds SET state = ?, changed_at = ? WHERE id = ?";
@@ -167,8 +168,14 @@ pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId
 }
 
 /// Seats in the user's live holds for the concert.
-pub(super) async fn count_live_seats(conn: &mut Conn, user: UserId, concert: ConcertId, now: Timestamp) -> Result<u64, Problem> {
-    let count: i64 = sqlx::query_scalar(COUNT_LIVE_SEATS).bind(user).bind(concert).bind(now).fetch_one(conn.sql()).await?;
+pub(super) async fn count_live_seats(
+    conn: &mut Conn,
+    user: UserId,
+    concert: ConcertId,
+    now: Timestamp,
+) -> Result<u64, Problem> {
+    let count: i64 =
+        sqlx::query_scalar(COUNT_LIVE_SEATS).bind(user).bind(concert).bind(now).fetch_one(conn.sql()).await?;
     Ok(count.unsigned_abs())
 }
 

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::domain::{
-    ConcertName, PaymentView, Reservation, ReservationId, ReservationStatus, SoldSeat,
-};
+use super::domain::{ConcertName, PaymentView, Reservation, ReservationId, ReservationStatus, SoldSeat};
 use super::store::{self, NewReservation, ReservationRow};
 use crate::accounts::UserId;
 use crate::booking::holds::domain::{HOLD_EXPIRED, HOLD_PAID};

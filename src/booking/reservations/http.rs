@@ -19,11 +19,7 @@ use crate::platform::http::{Id, KeyedBody, Page, PageParams};
 
 /// The reservations' routes.
 pub fn router(checkout: Checkout) -> OpenApiRouter {
-    OpenApiRouter::new()
-        .routes(routes!(pay))
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .with_state(Arc::new(checkout))
+    OpenApiRouter::new().routes(routes!(pay)).routes(routes!(list)).routes(routes!(show)).with_state(Arc::new(checkout))
 }
 
 /// How to pay.

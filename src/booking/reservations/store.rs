@@ -120,7 +120,12 @@ pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Re
     Ok(sqlx::query_as(FIND).bind(id).bind(user).fetch_optional(conn.sql()).await?)
 }
 
-pub(super) async fn list(conn: &mut Conn, user: UserId, before: ReservationId, limit: u32) -> Result<Vec<ReservationRow>, Problem> {
+pub(super) async fn list(
+    conn: &mut Conn,
+    user: UserId,
+    before: ReservationId,
+    limit: u32,
+) -> Result<Vec<ReservationRow>, Problem> {
     Ok(sqlx::query_as(LIST).bind(user).bind(before).bind(limit).fetch_all(conn.sql()).await?)
 }
 
@@ -134,7 +139,10 @@ struct SeatRow {
 }
 
 /// The tickets of these reservations, each with its reservation.
-pub(super) async fn list_seats(conn: &mut Conn, ids: &[ReservationId]) -> Result<Vec<(ReservationId, SoldSeat)>, Problem> {
+pub(super) async fn list_seats(
+    conn: &mut Conn,
+    ids: &[ReservationId],
+) -> Result<Vec<(ReservationId, SoldSeat)>, Problem> {
     if ids.is_empty() {
         return Ok(Vec::new());
     }

@@ -76,7 +76,8 @@ impl Seats {
             return Ok(shown);
         }
         let as_of = self.clock.now();
-        let rows = self.db.read("seats.list_taken", performance, |conn, id| Box::pin(store::list_taken(conn, *id))).await?;
+        let rows =
+            self.db.read("seats.list_taken", performance, |conn, id| Box::pin(store::list_taken(conn, *id))).await?;
         let before = slot.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
         let board = Board::new(&map, &rows, as_of, before.as_ref().map(|shown| &*shown.board));
         let body = Cached::json(&board.view(performance), "no-cache")?;

@@ -18,7 +18,8 @@ const LIST_FOR_UPDATE: &str = "SELECT seat_no, label, grade, price, \
      (reservation_id IS NOT NULL OR (hold_id IS NOT NULL AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)) AS is_taken \
      FROM seats WHERE performance_id = ? AND seat_no IN (?) ORDER BY seat_no FOR UPDATE";
 const HOLD: &str = "UPDATE seats SET hold_id = ?, held_until = ? WHERE performance_id = ? AND reservation_id IS NULL AND seat_no IN (?)";
-const RELEASE: &str = "UPDATE seats SET hold_id = NULL, held_until = NULL WHERE performance_id = ? AND hold_id = ? AND seat_no IN (?)";
+const RELEASE: &str =
+    "UPDATE seats SET hold_id = NULL, held_until = NULL WHERE performance_id = ? AND hold_id = ? AND seat_no IN (?)";
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND hold_id = ? AND reservation_id IS NULL AND seat_no IN (?)";
 
@@ -61,7 +62,11 @@ pub struct LockedSeat {
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn list_for_update(conn: &mut Conn, performance: PerformanceId, seats: &[u32]) -> Result<Vec<LockedSeat>, Problem> {
+pub async fn list_for_update(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    seats: &[u32],
+) -> Result<Vec<LockedSeat>, Problem> {
     let offset = conn.offset_micros();
     let text = in_list(LIST_FOR_UPDATE, seats.len());
     let mut query = sqlx::query_as(AssertSqlSafe(text)).bind(offset).bind(performance);
@@ -75,7 +80,13 @@ pub async fn list_for_update(conn: &mut Conn, performance: PerformanceId, seats:
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn hold(conn: &mut Conn, performance: PerformanceId, hold: HoldId, until: Timestamp, seats: &[u32]) -> Result<u64, Problem> {
+pub async fn hold(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    hold: HoldId,
+    until: Timestamp,
+    seats: &[u32],
+) -> Result<u64, Problem> {
     let text = in_list(HOLD, seats.len());
     let mut query = sqlx::query(AssertSqlSafe(text)).bind(hold).bind(until).bind(performance);
     for seat in seats {

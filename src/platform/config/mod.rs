@@ -96,8 +96,11 @@ pub fn load<T: DeserializeOwned>(
     if let Some(name) = sorted.into_iter().find(|name| !known.contains(&setting_of(name))) {
         return Err(ConfigError::Unknown(name.clone()));
     }
-    let environment =
-        Environment::with_prefix("FRONTROW").prefix_separator("__").separator("__").try_parsing(true).source(Some(ours));
+    let environment = Environment::with_prefix("FRONTROW")
+        .prefix_separator("__")
+        .separator("__")
+        .try_parsing(true)
+        .source(Some(ours));
     Ok(builder.add_source(environment).build()?.try_deserialize()?)
 }
 

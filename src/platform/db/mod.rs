@@ -103,7 +103,9 @@ impl Db {
                 })
             })
             .after_release(|conn, _| {
-                Box::pin(async move { Ok(tokio::time::timeout(RELEASE_PING_MAX, conn.ping()).await.is_ok_and(|pong| pong.is_ok())) })
+                Box::pin(async move {
+                    Ok(tokio::time::timeout(RELEASE_PING_MAX, conn.ping()).await.is_ok_and(|pong| pong.is_ok()))
+                })
             })
             .connect_lazy_with(options.statement_cache_capacity(256));
         let waiting = Arc::new(Semaphore::new(settings.pool_size as usize + settings.waiting_max));

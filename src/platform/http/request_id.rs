@@ -17,7 +17,9 @@ tokio::task_local! {
 #[must_use]
 pub fn choose(headers: &HeaderMap) -> String {
     let sane = |text: &&str| {
-        !text.is_empty() && text.len() <= LEN_MAX && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        !text.is_empty()
+            && text.len() <= LEN_MAX
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     let theirs = headers.get(HEADER).and_then(|value| value.to_str().ok()).filter(sane);
     theirs.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)

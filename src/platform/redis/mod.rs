@@ -60,8 +60,8 @@ impl Redis {
         if settings.url.is_empty() {
             return Err(refuse("redis.url", "not set: redis://host:port".into()));
         }
-        let config =
-            Config::from_url(settings.url.expose()).map_err(|_| refuse("redis.url", "not a redis:// address".into()))?;
+        let config = Config::from_url(settings.url.expose())
+            .map_err(|_| refuse("redis.url", "not a redis:// address".into()))?;
         let timeout = Duration::from_millis(settings.command_timeout_ms.max(1));
         let pool = Builder::from_config(config)
             .with_config(|config| config.fail_fast = true)
@@ -97,12 +97,7 @@ impl Redis {
     ///
     /// # Errors
     /// `unavailable` where Redis does not answer in time; `internal` where the script itself fails.
-    pub async fn run<R: FromValue>(
-        &self,
-        script: &Script,
-        keys: Vec<String>,
-        args: Vec<Value>,
-    ) -> Result<R, Problem> {
+    pub async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, Problem> {
         let started = Instant::now();
         let client = self.pool.next();
         let mut result: Result<R, _> = client.evalsha(script.hash.as_str(), keys.clone(), args.clone()).await;
@@ -119,8 +114,7 @@ impl Redis {
     /// As [`Redis::run`].
     pub async fn append(&self, stream: &str, len_max: i64, fields: Vec<(&str, String)>) -> Result<(), Problem> {
         let started = Instant::now();
-        let result: Result<(), _> =
-            self.pool.next().xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields).await;
+        let result: Result<(), _> = self.pool.next().xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields).await;
         metrics::redis_command("stream.append", result.is_ok(), started.elapsed());
         result.map_err(|error| problem("stream.append", error))
     }

@@ -6,9 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::platform::error::{Code, Fault};
 
@@ -51,14 +49,22 @@ pub fn histogram(name: &str, help: &str, labels: &[&str]) -> HistogramVec {
 }
 
 static HTTP_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
-    histogram("frontrow_http_request_seconds", "Time from a request's head to its answer's head.", &["method", "route", "status"])
+    histogram(
+        "frontrow_http_request_seconds",
+        "Time from a request's head to its answer's head.",
+        &["method", "route", "status"],
+    )
 });
 static HTTP_ACTIVE: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauge("frontrow_http_requests_active", "Requests being worked on.", &[]));
 static HTTP_CONNECTIONS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauge("frontrow_http_connections_active", "Connections open.", &[]));
 static DB_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
-    histogram("frontrow_db_unit_seconds", "Time of a unit of database work, retries and waiting for a connection included.", &["name", "result"])
+    histogram(
+        "frontrow_db_unit_seconds",
+        "Time of a unit of database work, retries and waiting for a connection included.",
+        &["name", "result"],
+    )
 });
 static DB_RETRIES: LazyLock<IntCounterVec> = LazyLock::new(|| {
     counter("frontrow_db_retries_total", "Units of database work that ran again, by why.", &["name", "fault"])

@@ -15,8 +15,7 @@ use super::config::{ConfigError, LogSettings};
 /// Where the filter or the format is not understood.
 pub fn init_logs(settings: &LogSettings) -> Result<(), ConfigError> {
     let refuse = |name, reason: String| ConfigError::Rejected { name, reason };
-    let filter =
-        EnvFilter::try_new(&settings.filter).map_err(|error| refuse("log.filter", error.to_string()))?;
+    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| refuse("log.filter", error.to_string()))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match settings.format.as_str() {
         "json" => logs.json().flatten_event(true).try_init(),
