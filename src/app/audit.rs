@@ -23,7 +23,7 @@ pub const INVARIANTS: &[&[Invariant]] =
     &[reservations::INVARIANTS, holds::INVARIANTS, payments::INVARIANTS, points::INVARIANTS, queue::INVARIANTS];
 
 /// How far a check reaches back before the end of the one before: rows become visible later than their time.
-const OVERLAP: Duration = Duration::from_secs(120);
+const OVERLAP: Duration = Duration::from_mins(2);
 
 /// What an audit found.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

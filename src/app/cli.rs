@@ -117,7 +117,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Audit => return audit(file).await,
         Command::Seed { what: Seed::Users { count, points } } => {
-            seed::users(&state(file, false)?, count, points).await?
+            seed::users(&state(file, false)?, count, points).await?;
         }
         Command::Operator { what: Operator::Create { email } } => seed::operator(&state(file, false)?, &email).await?,
         Command::Healthcheck => return healthcheck(&Config::load(file, &[])?.http.addr).await,

@@ -23,8 +23,8 @@ const BUYERS: u32 = 5;
 const POINTS: Money = Money(1_000_000);
 const ARENA_TITLE: &str = "Nine Lanterns: the arena night";
 /// When the club concert opens, after the start.
-const CLUB_OPENS_AFTER: Duration = Duration::from_secs(180);
-const DAY: Duration = Duration::from_secs(86_400);
+const CLUB_OPENS_AFTER: Duration = Duration::from_mins(3);
+const DAY: Duration = Duration::from_hours(24);
 
 /// What was made or found.
 #[derive(Debug)]
@@ -44,19 +44,16 @@ pub(super) async fn prepare(state: &State) -> anyhow::Result<Demonstration> {
         buyers.push(buyer(state, number).await?);
     }
     let now = state.clock.now();
-    let arena = match open_arena(state).await? {
-        Some(id) => id,
-        None => {
-            let concert = json!({
-                "title": ARENA_TITLE, "artist": "Nine Lanterns",
-                "description": "The whole arena, in the round. Doors open an hour before.",
-                "booking_opens_at": now.minus(Duration::from_secs(60)), "booking_closes_at": now.plus(30 * DAY),
-                "seat_limit_per_buyer": 4, "grades": demo::arena_grades(),
-                "performances": [{"starts_at": now.plus(31 * DAY)}, {"starts_at": now.plus(32 * DAY)}],
-                "queue": {"admit_per_second": 50, "max_active": 500, "claim_secs": 60, "session_secs": 600},
-            });
-            concert_of(state, operator, "Harbour Arena", json!(demo::arena_layout()), concert).await?
-        }
+    let arena = if let Some(id) = open_arena(state).await? { id } else {
+        let concert = json!({
+            "title": ARENA_TITLE, "artist": "Nine Lanterns",
+            "description": "The whole arena, in the round. Doors open an hour before.",
+            "booking_opens_at": now.minus(Duration::from_mins(1)), "booking_closes_at": now.plus(30 * DAY),
+            "seat_limit_per_buyer": 4, "grades": demo::arena_grades(),
+            "performances": [{"starts_at": now.plus(31 * DAY)}, {"starts_at": now.plus(32 * DAY)}],
+            "queue": {"admit_per_second": 50, "max_active": 500, "claim_secs": 60, "session_secs": 600},
+        });
+        concert_of(state, operator, "Harbour Arena", json!(demo::arena_layout()), concert).await?
     };
     let club = json!({
         "title": "Paper Boats: fifty seats", "artist": "Paper Boats",

@@ -58,7 +58,7 @@ fn problem(text: &str) -> utoipa::openapi::Response {
 }
 
 /// `/openapi.json` and `/docs`, whose assets are in the binary.
-pub(super) fn pages(document: OpenApi) -> Router {
+pub(super) fn pages(document: &OpenApi) -> Router {
     let text = document.to_json().unwrap_or_else(|error| {
         tracing::error!(%error, "the API document cannot be written");
         "{}".to_owned()

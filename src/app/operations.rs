@@ -47,7 +47,7 @@ pub(super) fn probes(state: Arc<State>, shutdown: Shutdown) -> Router {
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(move || metrics_page(state)))
+        .route("/metrics", get(move || async move { metrics_page(&state) }))
 }
 
 /// What `/readyz` says.
@@ -83,7 +83,7 @@ async fn readiness(state: Arc<State>, shutdown: Shutdown) -> Response {
     (code, [(header::CACHE_CONTROL, "no-store")], Json(Readiness { status, checks })).into_response()
 }
 
-async fn metrics_page(state: Arc<State>) -> Response {
+fn metrics_page(state: &State) -> Response {
     let (open, idle) = state.db.pool_state();
     metrics::db_pool(open, idle);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

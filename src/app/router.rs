@@ -43,7 +43,7 @@ pub fn router(state: &State, shutdown: &Shutdown) -> Router {
     let document = openapi::complete(document);
     let http = &state.config.http;
     router
-        .merge(openapi::pages(document))
+        .merge(openapi::pages(&document))
         .merge(operations::probes(Arc::new(state.clone()), shutdown.clone()))
         .method_not_allowed_fallback(edge::no_method)
         .fallback(edge::no_route)

@@ -82,7 +82,7 @@ impl State {
             seats,
             holds,
             checkout: Checkout::new(db.clone(), idempotency.clone(), reader, wake.clone()),
-            points: Points::new(db.clone(), idempotency.clone(), config.points.clone()),
+            points: Points::new(db.clone(), idempotency.clone(), config.points),
             idempotency,
             config: Arc::new(config),
             clock,

@@ -35,7 +35,7 @@ const FOR_GOOD: &str = "public, max-age=86400, immutable";
 /// How long answers of past seconds stay in memory.
 const MOMENT_TTL: Duration = Duration::from_secs(2);
 /// How long the last known number of seats left is shown while nobody can tell a newer one.
-const LAST_KNOWN_TTL: Duration = Duration::from_secs(600);
+const LAST_KNOWN_TTL: Duration = Duration::from_mins(10);
 /// Rows read at once, and how often, when only some of them are shown.
 const SCAN_ROWS: u32 = 101;
 const SCANS_MAX: u32 = 10;

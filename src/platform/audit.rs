@@ -69,7 +69,7 @@ fn run<'c>(
         let offset = conn.offset_micros();
         let since = match since.or_else(|| Timestamp::from_millis(0)) {
             Some(since) => since,
-            None => super::db::now(conn).await?.minus(Duration::from_secs(60)),
+            None => super::db::now(conn).await?.minus(Duration::from_mins(1)),
         };
         let found = sqlx::query_scalar(invariant.statement).bind(since).bind(offset).bind(SHOWN_MAX);
         Ok(found.fetch_all(conn.sql()).await?)

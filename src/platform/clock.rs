@@ -154,10 +154,10 @@ mod tests {
     #[test]
     fn alignment_takes_over_the_databases_clock() {
         let clock = Clock::default();
-        let ahead = clock.now().plus(Duration::from_secs(3600));
+        let ahead = clock.now().plus(Duration::from_hours(1));
         clock.align(ahead, Duration::ZERO);
         assert!(clock.now() >= ahead);
-        assert!(clock.now() < ahead.plus(Duration::from_secs(60)));
+        assert!(clock.now() < ahead.plus(Duration::from_mins(1)));
     }
 
     #[test]

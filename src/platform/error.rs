@@ -30,7 +30,7 @@ pub struct Code {
 macro_rules! problem_codes {
     ($($name:ident = $status:literal $code:literal $title:literal $about:literal;)+) => {
         $(
-            #[doc = $about]
+            #[doc = concat!("`", $code, "`: ", $title, ".")]
             pub const $name: $crate::platform::error::Code =
                 $crate::platform::error::Code { code: $code, status: $status, title: $title, about: $about };
         )+

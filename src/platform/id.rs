@@ -1,4 +1,4 @@
-//! Identifiers: UUIDv7, one type per thing, so that a hold's id cannot be passed for a user's.
+//! Identifiers: `UUIDv7`, one type per thing, so that a hold's id cannot be passed for a user's.
 
 /// Declares id newtypes over [`uuid::Uuid`], stored as BINARY(16).
 #[macro_export]

@@ -98,7 +98,7 @@ struct PlaceView {
 }
 
 impl PlaceView {
-    fn of(place: Place, ticket: Option<String>) -> Self {
+    fn of(place: &Place, ticket: Option<String>) -> Self {
         Self {
             ticket,
             status: place.standing,
@@ -163,7 +163,7 @@ async fn join(
 ) -> Result<(StatusCode, Json<PlaceView>), Problem> {
     let (ticket, place, is_new) = queue.join(concert, session.user).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(PlaceView::of(place, Some(ticket)))))
+    Ok((status, Json(PlaceView::of(&place, Some(ticket)))))
 }
 
 /// Where the ticket's place stands.
@@ -178,7 +178,7 @@ async fn poll(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let place = queue.find_place(concert, text_of(&headers, "queue-ticket")).await?;
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(PlaceView::of(place, None))).into_response())
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(PlaceView::of(&place, None))).into_response())
 }
 
 /// Gives the place up.

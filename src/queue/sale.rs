@@ -100,7 +100,7 @@ impl Sale {
     }
 
     /// Takes over a tick's numbers. `serving` never goes back; places called since are forgotten.
-    pub fn apply(&self, tick: Snapshot, supply: Option<Supply>) {
+    pub fn apply(&self, tick: &Snapshot, supply: Option<Supply>) {
         self.change(|state| {
             let known = &mut state.snapshot;
             if tick.serving < known.serving {
@@ -109,7 +109,7 @@ impl Sale {
             let mut gone = std::mem::take(&mut known.gone);
             gone.extend(&tick.gone);
             gone.retain(|rank| *rank >= tick.serving);
-            *known = Snapshot { gone, ..tick };
+            *known = Snapshot { gone, ..*tick };
             state.supply = supply;
         });
     }

@@ -25,7 +25,7 @@ use crate::platform::token::KeyRing;
 /// How far ahead of what is issued MySQL allows: about a second of joins at full speed.
 const CEILING_STEP: u64 = 20_000;
 /// How long before its opening a line is ticked.
-const LEAD: Duration = Duration::from_secs(60);
+const LEAD: Duration = Duration::from_mins(1);
 /// How often a cold line is rebuilt and asked again within one request.
 const COLD_RETRIES: usize = 4;
 
@@ -416,7 +416,7 @@ impl Queue {
             Warm::Answer(ticked) => {
                 metrics::ticked(ticked.lapsed);
                 let issued = ticked.snapshot.issued;
-                sale.apply(ticked.snapshot, supply);
+                sale.apply(&ticked.snapshot, supply);
                 if issued + CEILING_STEP / 2 > sale.view(|state| state.ceiling) {
                     self.raise_ceiling(sale, issued + CEILING_STEP).await?;
                 }

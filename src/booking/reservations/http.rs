@@ -55,7 +55,10 @@ async fn pay(
     let key = key.required()?;
     match body {
         PaymentBody::Points {} => checkout.pay_with_points(session.user, hold, key).await,
-        PaymentBody::Card { card_token: _ } => Err(Problem::new(&PAYMENT_METHOD_UNAVAILABLE)),
+        PaymentBody::Card { card_token } if card_token.is_empty() => {
+            Err(Problem::invalid_body("card_token", "the provider's payment method is missing"))
+        }
+        PaymentBody::Card { .. } => Err(Problem::new(&PAYMENT_METHOD_UNAVAILABLE)),
     }
 }
 

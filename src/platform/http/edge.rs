@@ -138,6 +138,7 @@ pub async fn no_method(method: Method, uri: Uri) -> Problem {
 
 /// What a handler's panic becomes.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 pub fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
     let text = cause.downcast_ref::<String>().cloned();
     let text = text.or_else(|| cause.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();

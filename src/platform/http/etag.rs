@@ -1,4 +1,4 @@
-//! Ready bodies for public reads: bytes with an ETag, answered with 304 where the client has them.
+//! Ready bodies for public reads: bytes with an `ETag`, answered with 304 where the client has them.
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};

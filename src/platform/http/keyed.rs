@@ -58,7 +58,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for KeyedBody<T> {
         // The layer in front bounds the body.
         let bytes = to_bytes(body, usize::MAX).await.map_err(|error| {
             let too_large =
-                std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+                std::error::Error::source(&error).is_some_and(<dyn std::error::Error + 'static>::is::<http_body_util::LengthLimitError>);
             unreadable(if too_large { 413 } else { 400 })
         })?;
         let mut context = digest::Context::new(&digest::SHA256);

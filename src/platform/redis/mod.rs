@@ -105,7 +105,7 @@ impl Redis {
             result = client.eval(script.lua, keys, args).await;
         }
         metrics::redis_command(script.name, result.is_ok(), started.elapsed());
-        result.map_err(|error| problem(script.name, error))
+        result.map_err(|error| problem(script.name, &error))
     }
 
     /// Appends an entry to a stream whose length stays near `len_max`.
@@ -116,7 +116,7 @@ impl Redis {
         let started = Instant::now();
         let result: Result<(), _> = self.pool.next().xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields).await;
         metrics::redis_command("stream.append", result.is_ok(), started.elapsed());
-        result.map_err(|error| problem("stream.append", error))
+        result.map_err(|error| problem("stream.append", &error))
     }
 
     /// Whether Redis answers.
@@ -124,7 +124,7 @@ impl Redis {
     /// # Errors
     /// As [`Redis::run`].
     pub async fn ping(&self) -> Result<(), Problem> {
-        self.pool.next().ping::<Value>(None).await.map(drop).map_err(|error| problem("ping", error))
+        self.pool.next().ping::<Value>(None).await.map(drop).map_err(|error| problem("ping", &error))
     }
 
     /// Ends the connections.
@@ -135,7 +135,7 @@ impl Redis {
     }
 }
 
-fn problem(name: &'static str, error: fred::error::Error) -> Problem {
+fn problem(name: &'static str, error: &fred::error::Error) -> Problem {
     use fred::error::ErrorKind;
     let cause = anyhow::anyhow!("redis {name}: {error}");
     match error.kind() {

@@ -1,0 +1,43 @@
+//! The test kit: a world (one database, one Redis prefix, one clock) with as many instances as a test wants.
+//!
+//! The servers are started once per run by `scripts/test.sh`; each world has a database and a prefix of its own, so
+//! tests run side by side. Time moves by [`World::advance`], for every clock at once; tests do not sleep to
+//! let time pass, they only wait, within bounds, for what happens in the background ([`eventually`]).
+
+pub mod api;
+pub mod arena;
+pub mod world;
+
+use std::time::{Duration, Instant};
+
+pub use api::{Api, Reply};
+pub use arena::{Buyer, Sale};
+pub use world::{Instance, World};
+
+/// Longest wait for background work, far above what it takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until the answer is there.
+pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+/// Asserts that a JSON object has exactly these members.
+#[track_caller]
+pub fn assert_members(value: &serde_json::Value, members: &[&str]) {
+    let mut found: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    let mut wanted = members.to_vec();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(found, wanted, "members of {value}");
+}

@@ -1,0 +1,146 @@
+//! A database, a Redis prefix, a clock, and instances over them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use frontrow::app::config::Config;
+use frontrow::app::state::State;
+use frontrow::app::{audit, serve};
+use frontrow::platform::clock::Clock;
+use frontrow::platform::shutdown::Shutdown;
+use sqlx::{Connection as _, MySqlConnection};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::Api;
+
+const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
+
+/// What the instances of one test share.
+pub struct World {
+    settings: Vec<(String, String)>,
+    database: String,
+    offset: Arc<AtomicI64>,
+}
+
+/// A running server inside the test's process.
+pub struct Instance {
+    /// Where it listens, as `http://…`.
+    pub base: String,
+    /// Its services.
+    pub state: State,
+    /// Its end.
+    pub shutdown: Shutdown,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+/// A setting of the servers that `scripts/test.sh` started, or of the caller's own.
+pub fn server(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests by `make test`"))
+}
+
+impl World {
+    /// A new, migrated database and an empty Redis prefix.
+    pub async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The same, with these settings for every instance.
+    pub async fn with(extra: &[(&str, &str)]) -> Self {
+        let name = format!("frontrow_t_{}", uuid::Uuid::new_v4().simple());
+        let url = server("FRONTROW__DATABASE__URL");
+        let mut admin = MySqlConnection::connect(&url).await.expect("the test database server");
+        let create = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
+        sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut admin).await.expect("a database of its own");
+        admin.close().await.expect("closing");
+        let (server_part, _) = url.rsplit_once('/').expect("a database in the URL");
+        let database = format!("{server_part}/{name}");
+        let mut settings = vec![
+            ("FRONTROW__DATABASE__URL".to_owned(), database.clone()),
+            ("FRONTROW__DATABASE__POOL_SIZE".to_owned(), "24".to_owned()),
+            ("FRONTROW__REDIS__URL".to_owned(), server("FRONTROW__REDIS__URL")),
+            ("FRONTROW__REDIS__PREFIX".to_owned(), name),
+            ("FRONTROW__SECRETS__TOKEN_KEYS".to_owned(), KEYS.to_owned()),
+            ("FRONTROW__POINTS__CHARGE_WITHOUT_CARD".to_owned(), "true".to_owned()),
+            ("FRONTROW__QUEUE__TICK_MS".to_owned(), "50".to_owned()),
+        ];
+        settings.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Self { settings, database, offset: Arc::default() }
+    }
+
+    /// The world's configuration, with these settings over it.
+    pub fn config(&self, extra: &[(&str, &str)]) -> Config {
+        let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::from_variables(None, self.settings.iter().cloned().chain(extra)).expect("settings")
+    }
+
+    /// The settings as a process' environment.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
+    /// The services without a server.
+    pub fn state(&self, extra: &[(&str, &str)]) -> State {
+        State::new(self.config(extra), Clock::with_offset(self.offset.clone())).expect("services")
+    }
+
+    /// Starts an instance.
+    pub async fn instance(&self) -> Instance {
+        self.instance_with(&[]).await
+    }
+
+    /// Starts an instance with settings of its own.
+    pub async fn instance_with(&self, extra: &[(&str, &str)]) -> Instance {
+        let state = self.state(extra);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let shutdown = Shutdown::default();
+        let running = tokio::spawn(serve::run(state.clone(), listener, shutdown.clone()));
+        let instance = Instance { base, state, shutdown, running };
+        let api = Api::over(&[&instance]);
+        super::eventually("the instance to be ready", || async {
+            assert!(!instance.running.is_finished(), "the instance ended while starting");
+            (api.try_get("/readyz").await?.status == 200).then_some(())
+        })
+        .await;
+        instance
+    }
+
+    /// Moves every clock of the world.
+    pub fn advance(&self, by: Duration) {
+        self.offset.fetch_add(i64::try_from(by.as_micros()).expect("a sane step"), Ordering::SeqCst);
+    }
+
+    /// A connection to the world's database, for looking behind the API.
+    pub async fn sql(&self) -> MySqlConnection {
+        MySqlConnection::connect(&self.database).await.expect("the world's database")
+    }
+
+    /// Asserts that every invariant holds in the whole database.
+    pub async fn assert_clean(&self, instance: &Instance) {
+        let report = audit::run(&instance.state.db, None).await.expect("the audit runs");
+        assert!(report.is_clean, "{report:#?}");
+    }
+
+    /// Ends the instances and drops the database. What a failed test leaves can be looked at.
+    pub async fn end(self, instances: Vec<Instance>) {
+        for instance in &instances {
+            instance.shutdown.request();
+        }
+        for instance in instances {
+            instance.stop().await;
+        }
+        let (_, name) = self.database.rsplit_once('/').expect("a database in the URL");
+        let drop = format!("DROP DATABASE {name}");
+        sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut self.sql().await).await.expect("dropping");
+    }
+}
+
+impl Instance {
+    /// Drains and waits for the end.
+    pub async fn stop(self) {
+        self.shutdown.request();
+        self.running.await.expect("the instance did not panic").expect("the instance ended well");
+    }
+}
