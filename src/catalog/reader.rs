@@ -17,7 +17,7 @@ use crate::platform::db::Db;
 use crate::platform::error::Problem;
 
 /// How long what never changes is kept.
-pub(super) const FIXED_TTL: Duration = Duration::from_secs(3600);
+pub(super) const FIXED_TTL: Duration = Duration::from_hours(1);
 /// What counts as one entry of a cache: larger things count as several.
 pub(super) const ENTRY_BYTES: usize = 16 * 1024;
 /// Memory of one seat in a map, labels included.
