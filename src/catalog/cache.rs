@@ -123,7 +123,7 @@ mod tests {
     impl Weigh for u32 {}
 
     fn cache() -> Cache<u32, u32> {
-        Cache::new(Bounds { ttl: Duration::from_secs(60), weight_max: 10 })
+        Cache::new(Bounds { ttl: Duration::from_mins(1), weight_max: 10 })
     }
 
     #[tokio::test]

@@ -294,9 +294,9 @@ mod tests {
 
     #[test]
     fn the_status_follows_the_hours() {
+        use Status::{Closed, Lobby, Open, Scheduled};
         let hours = Hours { lobby_opens_at: Some(at(10)), booking_opens_at: at(20), booking_closes_at: at(30) };
         let told: Vec<Status> = [9, 10, 19, 20, 29, 30].map(|secs| Status::at(at(secs), &hours)).into();
-        use Status::{Closed, Lobby, Open, Scheduled};
         assert_eq!(told, [Scheduled, Lobby, Lobby, Open, Open, Closed]);
         let without_lobby = Hours { lobby_opens_at: None, ..hours };
         assert_eq!(Status::at(at(19), &without_lobby), Scheduled);
