@@ -42,6 +42,7 @@ pub struct WarmerSettings {
 /// Who comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = QueueOrder)]
 pub enum Order {
     /// In the order of arrival.
     #[default]
@@ -107,6 +108,7 @@ impl Default for QueueSettings {
 /// Where a concert's sale is, as lists show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ConcertStatus)]
 pub enum Status {
     /// Neither lobby nor booking is open.
     Scheduled,
@@ -158,6 +160,7 @@ impl Hours {
 /// A price level and the sections that have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = NewGrade)]
 pub struct Grade {
     /// Unique within the concert.
     pub code: String,
@@ -202,8 +205,24 @@ pub struct Headline {
 /// A concert with all that belongs to it.
 #[derive(Clone, Debug)]
 pub struct Concert {
-    /// What lists show.
-    pub headline: Headline,
+    /// The concert.
+    pub id: ConcertId,
+    /// Its title.
+    pub title: String,
+    /// Who plays.
+    pub artist: String,
+    /// Where.
+    pub venue: VenueName,
+    /// When the lobby opens, where there is one.
+    pub lobby_opens_at: Option<Timestamp>,
+    /// When booking opens.
+    pub booking_opens_at: Timestamp,
+    /// When booking ends.
+    pub booking_closes_at: Timestamp,
+    /// The earliest performance.
+    pub first_performance_at: Timestamp,
+    /// The cheapest grade.
+    pub price_from: Money,
     /// For whoever opens the concert's page.
     pub description: String,
     /// Live holds and reservations of one buyer, over all performances.
@@ -216,6 +235,29 @@ pub struct Concert {
     pub draw_commitment: String,
     /// The evenings, by their start.
     pub performances: Vec<Arc<Performance>>,
+}
+
+impl Concert {
+    /// When its doors open and close.
+    #[must_use]
+    pub const fn hours(&self) -> Hours {
+        let Self { lobby_opens_at, booking_opens_at, booking_closes_at, .. } = *self;
+        Hours { lobby_opens_at, booking_opens_at, booking_closes_at }
+    }
+
+    /// What lists show of it.
+    #[must_use]
+    pub fn headline(&self) -> Headline {
+        Headline {
+            id: self.id,
+            title: self.title.clone(),
+            artist: self.artist.clone(),
+            venue: self.venue.clone(),
+            hours: self.hours(),
+            first_performance_at: self.first_performance_at,
+            price_from: self.price_from,
+        }
+    }
 }
 
 /// One evening of a concert.
@@ -252,9 +294,9 @@ mod tests {
 
     #[test]
     fn the_status_follows_the_hours() {
+        use Status::{Closed, Lobby, Open, Scheduled};
         let hours = Hours { lobby_opens_at: Some(at(10)), booking_opens_at: at(20), booking_closes_at: at(30) };
         let told: Vec<Status> = [9, 10, 19, 20, 29, 30].map(|secs| Status::at(at(secs), &hours)).into();
-        use Status::{Closed, Lobby, Open, Scheduled};
         assert_eq!(told, [Scheduled, Lobby, Lobby, Open, Open, Closed]);
         let without_lobby = Hours { lobby_opens_at: None, ..hours };
         assert_eq!(Status::at(at(19), &without_lobby), Scheduled);

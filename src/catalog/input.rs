@@ -174,20 +174,18 @@ impl ConcertChange {
     /// 409 `sale_already_open` or `sale_already_closed`, 422 `invalid_body` where the times no longer fit.
     pub fn apply(&self, concert: &Concert, now: Timestamp) -> Result<Concert, Problem> {
         let mut changed = concert.clone();
-        let before = concert.headline.hours;
-        let hours = &mut changed.headline.hours;
-        hours.booking_opens_at = self.booking_opens_at.unwrap_or(before.booking_opens_at);
-        hours.booking_closes_at = self.booking_closes_at.unwrap_or(before.booking_closes_at);
-        if hours.booking_opens_at != before.booking_opens_at && before.line_opens_at() <= now {
+        let before = concert.hours();
+        changed.booking_opens_at = self.booking_opens_at.unwrap_or(before.booking_opens_at);
+        changed.booking_closes_at = self.booking_closes_at.unwrap_or(before.booking_closes_at);
+        if changed.booking_opens_at != before.booking_opens_at && before.line_opens_at() <= now {
             return Err(Problem::new(&SALE_ALREADY_OPEN).detail("booking_opens_at is fixed once buyers may come."));
         }
-        if hours.booking_closes_at != before.booking_closes_at && before.booking_closes_at <= now {
+        if changed.booking_closes_at != before.booking_closes_at && before.booking_closes_at <= now {
             return Err(Problem::new(&SALE_ALREADY_CLOSED));
         }
-        check_hours(hours, "booking_opens_at")?;
-        let headline = &mut changed.headline;
-        replace(&mut headline.title, self.title.as_ref());
-        replace(&mut headline.artist, self.artist.as_ref());
+        check_hours(&changed.hours(), "booking_opens_at")?;
+        replace(&mut changed.title, self.title.as_ref());
+        replace(&mut changed.artist, self.artist.as_ref());
         replace(&mut changed.description, self.description.as_ref());
         changed.seat_limit_per_buyer = self.seat_limit_per_buyer.unwrap_or(concert.seat_limit_per_buyer);
         Ok(changed)
@@ -320,5 +318,47 @@ mod tests {
         assert_eq!(refused(|c| c.performances.clear()), "performances");
         assert_eq!(refused(|c| c.performances.push(c.performances[0])), "performances[1].starts_at");
         assert!(valid().check_seats(121, &settings()).is_err());
+    }
+
+    fn concert() -> Concert {
+        let new = valid();
+        Concert {
+            id: super::super::ConcertId::new(),
+            title: new.title,
+            artist: new.artist,
+            venue: super::super::domain::VenueName { id: new.venue_id, name: "Club".into(), city: "Seoul".into() },
+            lobby_opens_at: Some(at(90)),
+            booking_opens_at: at(100),
+            booking_closes_at: at(200),
+            first_performance_at: at(300),
+            price_from: Money(44_000),
+            description: new.description,
+            seat_limit_per_buyer: 4,
+            grades: new.grades,
+            queue_order: Order::Fifo,
+            draw_commitment: String::new(),
+            performances: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_opening_moves_until_buyers_may_come() {
+        let change = ConcertChange { booking_opens_at: Some(at(150)), ..ConcertChange::default() };
+        assert_eq!(change.apply(&concert(), at(89)).unwrap().booking_opens_at, at(150));
+        assert_eq!(change.apply(&concert(), at(90)).unwrap_err().code(), &SALE_ALREADY_OPEN);
+        let before_the_lobby = ConcertChange { booking_opens_at: Some(at(80)), ..ConcertChange::default() };
+        assert!(before_the_lobby.apply(&concert(), at(10)).is_err());
+        // Saying what is so already is no change.
+        let same = ConcertChange { booking_opens_at: Some(at(100)), ..ConcertChange::default() };
+        assert!(same.apply(&concert(), at(150)).is_ok());
+    }
+
+    #[test]
+    fn the_end_moves_until_it_has_come() {
+        let change = ConcertChange { booking_closes_at: Some(at(500)), ..ConcertChange::default() };
+        assert_eq!(change.apply(&concert(), at(199)).unwrap().booking_closes_at, at(500));
+        assert_eq!(change.apply(&concert(), at(200)).unwrap_err().code(), &SALE_ALREADY_CLOSED);
+        let too_early = ConcertChange { booking_closes_at: Some(at(100)), ..ConcertChange::default() };
+        assert!(too_early.apply(&concert(), at(10)).is_err());
     }
 }

@@ -21,6 +21,7 @@ const STANDING_ROW: &str = "S";
 /// A row of seats, numbered from 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LayoutRow)]
 pub struct Row {
     /// Unique within its section: letters, digits, space, `_` and `.`.
     pub name: String,
@@ -31,6 +32,7 @@ pub struct Row {
 /// A part of a venue, with either `rows` or, where people stand, a `capacity`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = LayoutSection)]
 pub struct Section {
     /// Unique within the venue: letters, digits, space, `_` and `.`.
     pub code: String,

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::domain::{
-    Concert, ConcertId, Grade, Headline, Performance, PerformanceId, Settings, Status, VenueId, VenueName,
-};
+use super::domain::{Concert, ConcertId, Grade, Performance, PerformanceId, Settings, Status, VenueId, VenueName};
 use super::input::{ConcertChange, NewConcert, NewVenue};
 use super::layout::Section;
 use super::seat_map::SeatMap;
@@ -66,6 +64,7 @@ impl Catalog {
     ///
     /// # Errors
     /// 404, 409 `sale_already_open` or `sale_already_closed`, 422 `invalid_body`, or what the database refuses with.
+    /// 503 `unavailable` where the change took effect but nobody can tell the seats left.
     pub async fn change_concert(&self, id: ConcertId, change: ConcertChange) -> Result<ConcertDetail, Problem> {
         change.check()?;
         let changed = self
@@ -94,7 +93,7 @@ async fn create_concert(conn: &mut Conn, input: &ConcertCreation) -> Result<Answ
     let venue = store::find_venue(conn, input.concert.venue_id).await?;
     let (venue, layout) = venue.ok_or_else(|| Problem::invalid_body("venue_id", "there is no such venue"))?;
     let (mut concert, map) = plan(&input.concert, venue, &layout, &input.settings)?;
-    let id = concert.headline.id;
+    let id = concert.id;
     store::insert_concert(conn, &concert).await?;
     concert.draw_commitment = input.ports.sale.create(conn, id, &input.concert.queue).await?;
     store::set_commitment(conn, id, &concert.draw_commitment).await?;
@@ -102,7 +101,7 @@ async fn create_concert(conn: &mut Conn, input: &ConcertCreation) -> Result<Answ
     for performance in &concert.performances {
         input.ports.seats.create(conn, performance.id, &map).await?;
     }
-    let status = Status::at(input.clock.now(), &concert.headline.hours);
+    let status = Status::at(input.clock.now(), &concert.hours());
     // Nobody else can see the concert before this transaction ends, so every seat is there.
     let views =
         concert.performances.iter().map(|performance| PerformanceView::of(performance, performance.seats_total));
@@ -127,15 +126,15 @@ fn plan(
         .into_iter()
         .map(|starts_at| Arc::new(Performance { id: PerformanceId::new(), concert_id: id, starts_at, seats_total }));
     let concert = Concert {
-        headline: Headline {
-            id,
-            title: new.title.clone(),
-            artist: new.artist.clone(),
-            venue,
-            hours: new.hours(),
-            first_performance_at,
-            price_from: cheapest(&new.grades),
-        },
+        id,
+        title: new.title.clone(),
+        artist: new.artist.clone(),
+        venue,
+        lobby_opens_at: new.queue.lobby_opens_at,
+        booking_opens_at: new.booking_opens_at,
+        booking_closes_at: new.booking_closes_at,
+        first_performance_at,
+        price_from: cheapest(&new.grades),
         description: new.description.clone(),
         seat_limit_per_buyer: new.seat_limit_per_buyer,
         grades: new.grades.clone(),

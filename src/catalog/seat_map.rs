@@ -88,9 +88,9 @@ impl SeatMap {
     /// 422 `invalid_body` where a section belongs to no grade or to several, or a grade names a section that is not
     /// there.
     pub fn build(layout: &[Section], grades: &[Grade]) -> Result<Self, Problem> {
-        let graded = assign(layout, grades)?;
+        let assigned = assign(layout, grades)?;
         let mut map = Self { seats: Vec::new(), sections: Vec::new(), by_code: HashMap::new() };
-        for ((section, grade), block) in layout.iter().zip(graded).zip(place(layout)) {
+        for ((section, grade), block) in layout.iter().zip(assigned).zip(place(layout)) {
             map.by_code.insert(section.code.as_str().into(), map.sections.len());
             map.add(section, grade, &block);
         }
@@ -195,10 +195,10 @@ fn assign<'g>(layout: &[Section], grades: &'g [Grade]) -> Result<Vec<&'g Grade>,
         }
     }
     let pairs = layout.iter().zip(assigned);
-    let graded = pairs.map(|(section, grade)| {
+    let complete = pairs.map(|(section, grade)| {
         grade.ok_or_else(|| Problem::invalid_body("grades", format!("section {} belongs to no grade", section.code)))
     });
-    graded.collect()
+    complete.collect()
 }
 
 /// Where a section stands. Width and depth are in seats, the corner is in units.

@@ -118,8 +118,8 @@ pub struct Parts {
 impl Catalog {
     /// A catalogue with nothing in memory yet.
     #[must_use]
-    pub fn new(parts: Parts, ports: Ports) -> Self {
-        let Parts { db, clock, idempotency, settings, cache, reader } = parts;
+    pub fn new(base: Parts, ports: Ports) -> Self {
+        let Parts { db, clock, idempotency, settings, cache, reader } = base;
         let kept =
             |ttl| Bounds { ttl: if cache.enabled { ttl } else { Duration::ZERO }, weight_max: cache.entries_max };
         Self {
@@ -190,7 +190,7 @@ impl Catalog {
         let load = async move {
             let (views, status) = catalog.shown(&concert).await?;
             let view = views.into_iter().find(|view| view.id == id).ok_or_else(|| Problem::not_found("performance"))?;
-            Ok(PerformanceDetail { performance: view, concert: ConcertItem::of(concert.headline.clone(), status) })
+            Ok(PerformanceDetail { performance: view, concert: ConcertItem::of(concert.headline(), status) })
         };
         self.moment(Key::Performance(id), load).await
     }
@@ -239,7 +239,7 @@ impl Catalog {
 
     async fn shown(&self, concert: &Concert) -> Result<(Vec<PerformanceView>, Status), Problem> {
         let (views, is_sold_out) = self.with_seats_left(&concert.performances).await?;
-        Ok((views, settled(Status::at(self.clock.now(), &concert.headline.hours), is_sold_out)))
+        Ok((views, settled(Status::at(self.clock.now(), &concert.hours()), is_sold_out)))
     }
 
     /// The performances with what is left of them, and whether every seat of them is sold.

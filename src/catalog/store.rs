@@ -154,22 +154,21 @@ pub(super) async fn find_venue(conn: &mut Conn, id: VenueId) -> Result<Option<(V
 
 pub(super) async fn insert_concert(conn: &mut Conn, concert: &Concert) -> Result<(), Problem> {
     let offset = conn.offset_micros();
-    let Headline { id, title, artist, venue, hours, first_performance_at, price_from } = &concert.headline;
     let grades = serde_json::to_vec(&concert.grades).map_err(Problem::internal)?;
     sqlx::query(INSERT_CONCERT)
-        .bind(*id)
-        .bind(venue.id)
-        .bind(title)
-        .bind(artist)
+        .bind(concert.id)
+        .bind(concert.venue.id)
+        .bind(&concert.title)
+        .bind(&concert.artist)
         .bind(&concert.description)
-        .bind(hours.booking_opens_at)
-        .bind(hours.booking_closes_at)
+        .bind(concert.booking_opens_at)
+        .bind(concert.booking_closes_at)
         .bind(concert.seat_limit_per_buyer)
         .bind(grades)
-        .bind(*first_performance_at)
-        .bind(*price_from)
+        .bind(concert.first_performance_at)
+        .bind(concert.price_from)
         .bind(concert.queue_order.stored())
-        .bind(hours.lobby_opens_at)
+        .bind(concert.lobby_opens_at)
         .bind(&concert.draw_commitment)
         .bind(offset)
         .execute(conn.sql())
@@ -184,10 +183,9 @@ pub(super) async fn set_commitment(conn: &mut Conn, id: ConcertId, commitment: &
 
 /// Writes what a change may touch.
 pub(super) async fn update_concert(conn: &mut Conn, concert: &Concert) -> Result<(), Problem> {
-    let Headline { id, title, artist, hours, .. } = &concert.headline;
-    let update = sqlx::query(UPDATE_CONCERT).bind(title).bind(artist).bind(&concert.description);
-    let update = update.bind(hours.booking_opens_at).bind(hours.booking_closes_at).bind(concert.seat_limit_per_buyer);
-    update.bind(*id).execute(conn.sql()).await?;
+    let update = sqlx::query(UPDATE_CONCERT).bind(&concert.title).bind(&concert.artist).bind(&concert.description);
+    let update = update.bind(concert.booking_opens_at).bind(concert.booking_closes_at);
+    update.bind(concert.seat_limit_per_buyer).bind(concert.id).execute(conn.sql()).await?;
     Ok(())
 }
 
@@ -214,8 +212,17 @@ pub(super) async fn find_concert(conn: &mut Conn, id: ConcertId) -> Result<Optio
     let found: Option<ConcertRow> = sqlx::query_as(FIND_CONCERT).bind(id).fetch_optional(conn.sql()).await?;
     let Some(row) = found else { return Ok(None) };
     let performances: Vec<PerformanceRow> = sqlx::query_as(LIST_PERFORMANCES).bind(id).fetch_all(conn.sql()).await?;
+    let Headline { id, title, artist, venue, hours, first_performance_at, price_from } = row.headline.into();
     Ok(Some(Concert {
-        headline: row.headline.into(),
+        id,
+        title,
+        artist,
+        venue,
+        lobby_opens_at: hours.lobby_opens_at,
+        booking_opens_at: hours.booking_opens_at,
+        booking_closes_at: hours.booking_closes_at,
+        first_performance_at,
+        price_from,
         description: row.description,
         seat_limit_per_buyer: row.seat_limit_per_buyer,
         grades: serde_json::from_slice(&row.grades).map_err(Problem::internal)?,

@@ -131,14 +131,14 @@ impl ConcertDetail {
         let grades =
             grades.map(|grade| GradeView { code: grade.code.clone(), name: grade.name.clone(), price: grade.price });
         Self {
-            item: ConcertItem::of(concert.headline.clone(), status),
+            item: ConcertItem::of(concert.headline(), status),
             description: concert.description.clone(),
             seat_limit_per_buyer: concert.seat_limit_per_buyer,
             grades: grades.collect(),
             performances,
             queue: QueueView {
                 order: concert.queue_order,
-                lobby_opens_at: concert.headline.hours.lobby_opens_at,
+                lobby_opens_at: concert.lobby_opens_at,
                 commitment: concert.draw_commitment.clone(),
             },
         }
