@@ -95,7 +95,7 @@ async fn open_arena(state: &State) -> anyhow::Result<Option<String>> {
     let reader = state.catalog.reader();
     for sale in reader.list_live_sales(state.clock.now(), Duration::ZERO, 100).await? {
         let concert = reader.get_concert(sale.concert_id).await?;
-        if concert.headline.title == ARENA_TITLE && sale.hours.booking_closes_at > state.clock.now().plus(DAY) {
+        if concert.title == ARENA_TITLE && sale.hours.booking_closes_at > state.clock.now().plus(DAY) {
             return Ok(Some(sale.concert_id.to_string()));
         }
     }

@@ -13,7 +13,7 @@ use super::seat_map::SeatMap;
 use super::store;
 use crate::platform::clock::Timestamp;
 use crate::platform::config::CacheSettings;
-use crate::platform::db::Db;
+use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
 
 /// How long what never changes is kept.
@@ -72,6 +72,19 @@ impl Reader {
             Ok(found.map(Arc::new))
         };
         self.concerts.find(id, load).await?.ok_or_else(|| Problem::not_found("concert"))
+    }
+
+    /// The concert, for a transaction that has a connection already: waiting for another one inside it could
+    /// stop the whole pool.
+    ///
+    /// # Errors
+    /// 404, or what the database refuses with.
+    pub async fn get_concert_within(&self, conn: &mut Conn, id: ConcertId) -> Result<Arc<Concert>, Problem> {
+        if let Some(concert) = self.concerts.peek(id).await {
+            return Ok(concert);
+        }
+        let found = store::find_concert(conn, id).await?;
+        found.map(Arc::new).ok_or_else(|| Problem::not_found("concert"))
     }
 
     /// The performance.

@@ -58,7 +58,7 @@ impl Sale {
     pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing) -> Self {
         let snapshot = Snapshot { issued: row.ceiling.min(row.serving), serving: row.serving, ..Snapshot::default() };
         let state = State {
-            hours: concert.headline.hours,
+            hours: concert.hours(),
             rules: row.rules,
             epoch: row.epoch,
             ceiling: row.ceiling,
@@ -67,10 +67,10 @@ impl Sale {
             lobby_size: row.lobby_size,
         };
         Self {
-            concert: concert.headline.id,
+            concert: concert.id,
             order: concert.queue_order,
             commitment: concert.draw_commitment.clone(),
-            tickets: keys.sealer("queue.ticket", concert.headline.id.0.as_bytes()),
+            tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             rebuilding: tokio::sync::Mutex::new(()),
             state: RwLock::new(state),
         }

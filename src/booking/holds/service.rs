@@ -158,11 +158,11 @@ fn with_own(row: HoldRow, seats: &[(HoldId, HeldSeat)]) -> Hold {
 impl Holding {
     async fn run(&self, conn: &mut Conn) -> Result<Answer, Problem> {
         let request = &self.request;
-        let concert = self.concert.headline.id;
+        let concert = self.concert.id;
         let opened = self.parts.passes.open(request.pass.as_deref(), request.user, concert, self.parts.clock.now())?;
         let numbers = self.numbers()?;
         let now = pass::lock_live(conn, opened.id).await?;
-        if now >= self.concert.headline.hours.booking_closes_at {
+        if now >= self.concert.hours().booking_closes_at {
             return Err(Problem::new(&BOOKING_CLOSED));
         }
         self.check_limit(conn, now, numbers.len()).await?;
@@ -204,7 +204,7 @@ impl Holding {
         now: crate::platform::clock::Timestamp,
         wanted: usize,
     ) -> Result<(), Problem> {
-        let (user, concert) = (self.request.user, self.concert.headline.id);
+        let (user, concert) = (self.request.user, self.concert.id);
         let held = store::count_live_seats(conn, user, concert, now).await?;
         let reserved = reservations::store::count_live_seats(conn, user, concert).await?;
         let limit = self.concert.seat_limit_per_buyer;

@@ -123,7 +123,7 @@ impl Checkout {
             status: ReservationStatus::of(row.state),
             hold_id: row.hold_id,
             performance_id: row.performance_id,
-            concert: ConcertName { id: row.concert_id, title: concert.headline.title.clone() },
+            concert: ConcertName { id: row.concert_id, title: concert.title.clone() },
             seats: seats.iter().filter(|(id, _)| *id == row.id).map(|(_, seat)| seat.clone()).collect(),
             amount: row.amount,
             currency: CURRENCY,
@@ -143,7 +143,7 @@ impl Paying {
             HoldStatus::Paid => return Err(Problem::new(&HOLD_PAID)),
             HoldStatus::Released | HoldStatus::Expired => return Err(Problem::new(&HOLD_EXPIRED)),
         }
-        let title = self.catalog.get_concert(hold.concert_id).await?.headline.title.clone();
+        let title = self.catalog.get_concert_within(conn, hold.concert_id).await?.title.clone();
         pass::end_live(conn, hold.concert_id, self.user).await?;
         let payment = payments::PaymentId::new();
         points::ledger::pay(conn, self.user, hold.amount, payment.0).await?;

@@ -23,8 +23,8 @@ const RELEASE: &str =
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND hold_id = ? AND reservation_id IS NULL AND seat_no IN (?)";
 
-/// Rows of one INSERT when a performance's seats are made.
-const INSERT_ROWS: usize = 1000;
+/// Rows of one INSERT when a performance's seats are made: statements over 16 KiB stall under TLS, where they take two records.
+const INSERT_ROWS: usize = 250;
 
 pub(super) async fn insert_all(conn: &mut Conn, performance: PerformanceId, seats: &[Seat]) -> Result<(), Problem> {
     for part in seats.chunks(INSERT_ROWS) {

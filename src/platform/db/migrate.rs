@@ -20,6 +20,13 @@ const GIVE_LOCK: &str = "SELECT RELEASE_LOCK(CONCAT('frontrow.migrate.', DATABAS
 /// Where the server cannot be reached, another instance holds the lock for a minute, or a migration
 /// fails or was changed after it was applied.
 pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<usize> {
+    // The migrator's future is not Send for every lifetime, as the compiler sees it; a thread of its own asks no such thing.
+    let settings = settings.clone();
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(apply(&settings))).await.context("migration ended early")?
+}
+
+async fn apply(settings: &DatabaseSettings) -> anyhow::Result<usize> {
     let mut migrator = sqlx::migrate!();
     migrator.set_locking(false);
     let options = MySqlConnectOptions::from_str(settings.url.expose()).context("database.url")?;
