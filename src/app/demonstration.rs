@@ -44,7 +44,9 @@ pub(super) async fn prepare(state: &State) -> anyhow::Result<Demonstration> {
         buyers.push(buyer(state, number).await?);
     }
     let now = state.clock.now();
-    let arena = if let Some(id) = open_arena(state).await? { id } else {
+    let arena = if let Some(id) = open_arena(state).await? {
+        id
+    } else {
         let concert = json!({
             "title": ARENA_TITLE, "artist": "Nine Lanterns",
             "description": "The whole arena, in the round. Doors open an hour before.",

@@ -27,7 +27,7 @@ const UPDATE_CONCERT: &str = "UPDATE concerts SET title = ?, artist = ?, descrip
      booking_closes_at = ?, seat_limit_per_buyer = ? WHERE id = ?";
 const INSERT_PERFORMANCES: &str =
     "INSERT INTO performances (id, concert_id, starts_at, seats_total) VALUES (?, ?, ?, ?)";
-const LOCK_CONCERT: &str = "SELECT id FROM concerts WHERE id = ? FOR UPDATE";
+const FIND_CONCERT_ID_FOR_UPDATE: &str = "SELECT id FROM concerts WHERE id = ? FOR UPDATE";
 const FIND_CONCERT: &str = "SELECT c.id, c.title, c.artist, c.venue_id, v.name AS venue_name, v.city, c.booking_opens_at, \
      c.booking_closes_at, c.lobby_opens_at, c.first_performance_at, c.price_from, c.description, c.seat_limit_per_buyer, \
      c.grades, c.queue_order, c.draw_commitment \
@@ -201,7 +201,8 @@ pub(super) async fn insert_performances(conn: &mut Conn, performances: &[Arc<Per
 
 /// The concert, locked until the transaction ends.
 pub(super) async fn find_concert_for_update(conn: &mut Conn, id: ConcertId) -> Result<Option<Concert>, Problem> {
-    let locked: Option<ConcertId> = sqlx::query_scalar(LOCK_CONCERT).bind(id).fetch_optional(conn.sql()).await?;
+    let locked: Option<ConcertId> =
+        sqlx::query_scalar(FIND_CONCERT_ID_FOR_UPDATE).bind(id).fetch_optional(conn.sql()).await?;
     if locked.is_none() {
         return Ok(None);
     }

@@ -9,7 +9,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::domain::Rules;
-use super::service::{Queue, RulesChange};
+use super::service::Queue;
+use super::upkeep::RulesChange;
 use crate::accounts::http::Operator;
 use crate::catalog::ConcertId;
 use crate::platform::error::{Problem, ProblemBody};

@@ -23,9 +23,11 @@ pub mod sale;
 pub mod service;
 pub mod setup;
 pub mod store;
+mod upkeep;
 
 pub use domain::{CODES, SeatSupply, Settings, Supply};
 pub use pass::Passes;
 pub use service::{Parts, Queue};
 pub use setup::NewSales;
 pub use store::INVARIANTS;
+pub use upkeep::RulesChange;

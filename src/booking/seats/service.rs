@@ -10,11 +10,13 @@ use super::board::Board;
 use super::store;
 use crate::catalog::seat_map::SeatMap;
 use crate::catalog::{Availability, ConcertId, PerformanceId, Reader, SeatSetup, SeatsLeft};
-use crate::platform::clock::Clock;
+use crate::platform::clock::{Clock, Timestamp};
 use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
 use crate::platform::http::Cached;
 
+/// How old a picture may be for counting: the line asks several times a second, for all performances.
+const COUNT_MAX_AGE: Duration = Duration::from_secs(1);
 /// Performances kept in memory at most.
 const BOARDS_MAX: u64 = 2000;
 
@@ -66,13 +68,17 @@ impl Seats {
     /// # Errors
     /// 404 where there is no such performance.
     pub async fn get_board(&self, performance: PerformanceId) -> Result<Shown, Problem> {
+        self.board_within(performance, self.max_age).await
+    }
+
+    async fn board_within(&self, performance: PerformanceId, max_age: Duration) -> Result<Shown, Problem> {
         let map = self.catalog.get_seat_map(performance).await?;
         let slot = self.slots.get_with(performance, Arc::default);
-        if let Some(shown) = self.fresh(&slot) {
+        if let Some(shown) = fresh(&slot, self.clock.now(), max_age) {
             return Ok(shown);
         }
         let _turn = slot.reading.lock().await;
-        if let Some(shown) = self.fresh(&slot) {
+        if let Some(shown) = fresh(&slot, self.clock.now(), max_age) {
             return Ok(shown);
         }
         let as_of = self.clock.now();
@@ -86,22 +92,13 @@ impl Seats {
         Ok(shown)
     }
 
-    fn fresh(&self, slot: &Slot) -> Option<Shown> {
-        let newest = slot.newest.read().unwrap_or_else(PoisonError::into_inner);
-        let shown = newest.as_ref()?;
-        let now = self.clock.now();
-        // A clock that was set back must not keep a picture for ever.
-        let age = now.since(shown.board.as_of).max(shown.board.as_of.since(now));
-        (age <= self.max_age).then(|| shown.clone())
-    }
-
     /// The catalogue behind it.
     #[must_use]
     pub fn catalog(&self) -> &Reader {
         &self.catalog
     }
 
-    /// Seats of a concert over all performances: available, and unsold.
+    /// Seats of a concert over all performances, available and unsold, at most a second or so old.
     ///
     /// # Errors
     /// Where a picture cannot be read.
@@ -109,12 +106,20 @@ impl Seats {
         let concert = self.catalog.get_concert(concert).await?;
         let (mut available, mut unsold) = (0, 0);
         for performance in &concert.performances {
-            let shown = self.get_board(performance.id).await?;
+            let shown = self.board_within(performance.id, self.max_age.max(COUNT_MAX_AGE)).await?;
             available += u64::from(shown.board.available());
             unsold += u64::from(shown.board.unsold());
         }
         Ok((available, unsold))
     }
+}
+
+fn fresh(slot: &Slot, now: Timestamp, max_age: Duration) -> Option<Shown> {
+    let newest = slot.newest.read().unwrap_or_else(PoisonError::into_inner);
+    let shown = newest.as_ref()?;
+    // A clock that was set back must not keep a picture for ever.
+    let age = now.since(shown.board.as_of).max(shown.board.as_of.since(now));
+    (age <= max_age).then(|| shown.clone())
 }
 
 impl Availability for Seats {

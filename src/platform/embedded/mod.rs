@@ -123,7 +123,9 @@ impl Services {
         let (database, redis) = tokio::join!(mysql::start(&install, &dir, &password), redis::start(&dir, &password));
         match (database, redis) {
             (Ok((database_port, database)), Ok((redis_port, redis))) => Ok(Self {
-                database_url: format!("mysql://frontrow:{password}@127.0.0.1:{database_port}/frontrow?ssl-mode=disabled"),
+                database_url: format!(
+                    "mysql://frontrow:{password}@127.0.0.1:{database_port}/frontrow?ssl-mode=disabled"
+                ),
                 redis_url: format!("redis://default:{password}@127.0.0.1:{redis_port}"),
                 engine: install.engine,
                 database_pid: database.pid(),

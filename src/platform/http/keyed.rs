@@ -57,8 +57,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for KeyedBody<T> {
         let key = key_of(&parts.headers)?;
         // The layer in front bounds the body.
         let bytes = to_bytes(body, usize::MAX).await.map_err(|error| {
-            let too_large =
-                std::error::Error::source(&error).is_some_and(<dyn std::error::Error + 'static>::is::<http_body_util::LengthLimitError>);
+            let too_large = std::error::Error::source(&error)
+                .is_some_and(<dyn std::error::Error + 'static>::is::<http_body_util::LengthLimitError>);
             unreadable(if too_large { 413 } else { 400 })
         })?;
         let mut context = digest::Context::new(&digest::SHA256);

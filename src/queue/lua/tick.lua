@@ -17,6 +17,11 @@ if now > at then
   -- At most one second's worth is saved up.
   tokens = math.min(math.max(rate, 1), tokens + rate * (now - at) / 1000)
   redis.call('HSET', head, 'at', string.format('%.0f', now))
+  -- A day after the sale nobody asks any more. Set anew once a minute: keys come to be at any time.
+  if math.floor(now / 60000) ~= math.floor(at / 60000) then
+    local until_ms = string.format('%.0f', closes - tonumber(ARGV[2]) + 86400000)
+    for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, until_ms) end
+  end
 end
 
 local in_use, called = active(now), redis.call('ZCARD', calls)

@@ -1,0 +1,179 @@
+//! Keeping lines moving and whole: rules, ticks, checkpoints, the ceiling, rebuilding.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::domain::Rules;
+use super::redis::{Tick, Warm};
+use super::sale::Sale;
+use super::service::{CEILING_STEP, Queue};
+use super::{metrics, store};
+use crate::catalog::ConcertId;
+use crate::platform::error::Problem;
+
+/// How long before its opening a line is ticked.
+const LEAD: Duration = Duration::from_mins(1);
+
+/// What an operator changes; what is left out stays.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are those of Rules")]
+pub struct RulesChange {
+    pub is_paused: Option<bool>,
+    pub admit_per_second: Option<u32>,
+    pub max_active: Option<u32>,
+    pub claim_secs: Option<u32>,
+    pub session_secs: Option<u32>,
+}
+
+impl RulesChange {
+    fn applied_to(&self, rules: Rules) -> Rules {
+        Rules {
+            admit_per_second: self.admit_per_second.unwrap_or(rules.admit_per_second),
+            max_active: self.max_active.unwrap_or(rules.max_active),
+            claim_secs: self.claim_secs.unwrap_or(rules.claim_secs),
+            session_secs: self.session_secs.unwrap_or(rules.session_secs),
+            is_paused: self.is_paused.unwrap_or(rules.is_paused),
+        }
+    }
+}
+
+impl Queue {
+    /// Changes the rules of a running sale. Every instance follows within a second or so.
+    ///
+    /// # Errors
+    /// 404 where there is no such concert.
+    pub async fn change_rules(&self, concert: ConcertId, change: RulesChange) -> Result<Rules, Problem> {
+        let row = self
+            .parts
+            .db
+            .in_tx("queue.change_rules", (concert, change), |conn, (concert, change)| {
+                Box::pin(async move {
+                    let row = store::find_sale_for_update(conn, *concert).await?;
+                    let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
+                    row.rules = change.applied_to(row.rules);
+                    store::update_rules(conn, *concert, &row.rules).await?;
+                    Ok(row)
+                })
+            })
+            .await?;
+        if let Some(sale) = self.sales.get(&concert).await {
+            sale.adopt(&row);
+        }
+        Ok(row.rules)
+    }
+
+    /// Rereads what operators may have changed, for every sale that is live, and forgets the others.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn refresh(&self) -> Result<Vec<Arc<Sale>>, Problem> {
+        let open = self.parts.catalog.list_live_sales(self.now(), LEAD, self.parts.settings.sales_max).await?;
+        let ids: Vec<ConcertId> = open.iter().map(|sale| sale.concert_id).collect();
+        let rows = self
+            .parts
+            .db
+            .read("queue.list_sales", ids.clone(), |conn, ids| Box::pin(store::list_sales(conn, ids)))
+            .await?;
+        let mut live = Vec::with_capacity(rows.len());
+        for row in rows {
+            let Some(facts) = open.iter().find(|sale| sale.concert_id == row.concert) else { continue };
+            let sale = self.get_sale(row.concert).await?;
+            sale.refresh(facts.hours, &row);
+            live.push(sale);
+        }
+        let idle: Vec<ConcertId> = self.sales.iter().map(|(id, _)| *id).filter(|id| !ids.contains(id)).collect();
+        for concert in idle {
+            self.sales.invalidate(&concert).await;
+        }
+        Ok(live)
+    }
+
+    /// Moves one line on and remembers its numbers.
+    ///
+    /// # Errors
+    /// Where Redis or MySQL does not answer: the next tick tries again.
+    pub async fn tick(&self, sale: &Sale) -> Result<(), Problem> {
+        let supply = self.parts.supply.supply(sale.concert).await;
+        let (epoch, rules, hours, gone_seq) =
+            sale.view(|state| (state.epoch, state.rules, state.hours, state.snapshot.gone_seq));
+        let tick = Tick {
+            rules: &rules,
+            hours: &hours,
+            seats_left: supply.map_or(u64::from(u32::MAX), |supply| supply.available),
+            calls_max: self.parts.settings.calls_per_tick_max,
+            gone_seq,
+        };
+        match self.lines.tick(sale.concert, epoch, &tick).await? {
+            Warm::Cold => self.rebuild(sale, epoch).await,
+            Warm::Answer(ticked) => {
+                metrics::ticked(ticked.lapsed);
+                let issued = ticked.snapshot.issued;
+                sale.apply(&ticked.snapshot, supply);
+                if issued + CEILING_STEP / 2 > sale.view(|state| state.ceiling) {
+                    self.raise_ceiling(sale, issued + CEILING_STEP).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes down how far the line is, so that it can be rebuilt from there.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn checkpoint(&self, sale: &Sale) -> Result<(), Problem> {
+        let input = sale.view(|state| (sale.concert, state.epoch, state.snapshot.serving));
+        self.parts
+            .db
+            .in_tx("queue.checkpoint", input, |conn, (concert, epoch, serving)| {
+                Box::pin(store::checkpoint(conn, *concert, *epoch, *serving))
+            })
+            .await
+    }
+
+    pub(super) async fn raise_ceiling(&self, sale: &Sale, to: u64) -> Result<(), Problem> {
+        let input = (sale.concert, sale.view(|state| state.epoch), to);
+        let row = self
+            .parts
+            .db
+            .in_tx("queue.raise_ceiling", input, |conn, (concert, epoch, to)| {
+                Box::pin(async move {
+                    store::raise_ceiling(conn, *concert, *epoch, *to).await?;
+                    store::find_sale(conn, *concert).await
+                })
+            })
+            .await?;
+        sale.adopt(&row.ok_or_else(|| Problem::not_found("concert"))?);
+        Ok(())
+    }
+
+    /// Makes the line anew after Redis lost it, at an epoch that MySQL raises first. An instance that comes second
+    /// takes over the first one's epoch.
+    pub(super) async fn rebuild(&self, sale: &Sale, seen: u32) -> Result<(), Problem> {
+        let _turn = sale.rebuilding.lock().await;
+        if sale.view(|state| state.epoch) > seen {
+            return Ok(());
+        }
+        let input = (sale.concert, seen);
+        let (row, slots) = self
+            .parts
+            .db
+            .in_tx("queue.rebuild", input, |conn, (concert, seen)| {
+                Box::pin(async move {
+                    let row = store::find_sale_for_update(conn, *concert).await?;
+                    let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
+                    if row.epoch == *seen {
+                        store::raise_epoch(conn, *concert, *seen).await?;
+                        row.epoch += 1;
+                    }
+                    Ok((row, store::list_live_passes(conn, *concert).await?))
+                })
+            })
+            .await?;
+        let serving = row.serving.max(sale.view(|state| state.snapshot.serving));
+        self.lines.rebuild(sale.concert, row.epoch, row.ceiling, serving, &slots).await?;
+        sale.adopt(&row);
+        tracing::info!(concert = %sale.concert, epoch = row.epoch, "line rebuilt");
+        Ok(())
+    }
+}
