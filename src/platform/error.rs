@@ -194,6 +194,13 @@ impl Problem {
         self
     }
 
+    /// The same failure under another code.
+    #[must_use]
+    pub fn recoded(mut self, code: &'static Code) -> Self {
+        self.0.code = code;
+        self
+    }
+
     /// The store's failure behind this problem, if one was.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {

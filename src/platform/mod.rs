@@ -1,6 +1,7 @@
 //! What any server needs, without a business word in it.
 
 pub mod audit;
+pub mod breaker;
 pub mod clock;
 pub mod config;
 pub mod db;

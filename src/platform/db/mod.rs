@@ -22,6 +22,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySql, MySqlConnection, MySqlPool};
 use tokio::sync::Semaphore;
 
+use super::breaker::Breaker;
 use super::clock::{Clock, Timestamp};
 use super::config::{ConfigError, DatabaseSettings};
 use super::error::{Fault, Problem, codes};
@@ -34,6 +35,10 @@ pub use sql::{in_list, rows};
 
 /// Longest wait for the ping that a connection must answer before it is used again.
 const RELEASE_PING_MAX: Duration = Duration::from_millis(700);
+
+/// Failures in a row after which MySQL is left alone, and for how long.
+const BREAKER_THRESHOLD: u32 = 3;
+const BREAKER_PAUSE: Duration = Duration::from_millis(500);
 
 /// A body of SQL: borrows the connection and its input for as long as it runs.
 pub type Body<I, T> = for<'c> fn(&'c mut Conn, &'c I) -> BoxFuture<'c, Result<T, Problem>>;
@@ -66,6 +71,7 @@ pub struct Db {
     waiting: Arc<Semaphore>,
     settings: Arc<DatabaseSettings>,
     clock: Clock,
+    breaker: Breaker,
 }
 
 impl fmt::Debug for Db {
@@ -109,7 +115,8 @@ impl Db {
             })
             .connect_lazy_with(options.statement_cache_capacity(256));
         let waiting = Arc::new(Semaphore::new(settings.pool_size as usize + settings.waiting_max));
-        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock })
+        let breaker = Breaker::new("mysql", BREAKER_THRESHOLD, BREAKER_PAUSE);
+        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock, breaker })
     }
 
     /// Runs `body` in one transaction, again after a conflict, and commits if it says Ok.
@@ -146,7 +153,7 @@ impl Db {
         let db = self.clone();
         let task = tokio::spawn(async move {
             let started = Instant::now();
-            let result = db.run(name, kind, &input, body).await;
+            let result = db.run(name, kind, &input, body).await.map_err(|problem| kind.name_failure(problem));
             metrics::db_unit(name, result.as_ref().err().map(Problem::code), started.elapsed());
             result
         });
@@ -176,21 +183,47 @@ impl Db {
     }
 
     async fn attempt<I, T>(&self, kind: Kind, input: &I, body: Body<I, T>) -> Result<T, Problem> {
-        let inner = self.pool.acquire().await?;
+        let inner = self.acquire().await?;
         let mut conn = Conn { inner, offset_micros: self.clock.offset_micros() };
         let limit = Duration::from_millis(self.settings.unit_timeout_ms);
         let outcome = tokio::time::timeout(limit, kind.run(&mut conn, input, body)).await;
         match outcome {
-            Ok((result, Reuse::Safe)) => result,
+            Ok((result, Reuse::Safe)) => {
+                self.breaker.succeeded(Instant::now());
+                result
+            }
             Ok((result, Reuse::Unsafe)) => {
                 drop(conn.inner.detach());
                 result
             }
             Err(_) => {
                 drop(conn.inner.detach());
+                self.breaker.failed(Instant::now());
                 Err(Problem::new(&codes::TIMED_OUT).because(anyhow::anyhow!("unit of work over {limit:?}")))
             }
         }
+    }
+
+    /// A connection, or at once a refusal while MySQL is known to be away.
+    async fn acquire(&self) -> Result<PoolConnection<MySql>, Problem> {
+        let started = Instant::now();
+        if !self.breaker.lets_pass(started) {
+            return Err(Problem::new(&codes::READ_ONLY).fault_of(Fault::Disconnected));
+        }
+        let problem = match self.pool.acquire().await {
+            Ok(conn) => return Ok(conn),
+            Err(error) => Problem::from(error),
+        };
+        // The pool says the same whether all connections are busy or none can be made. Busy ones make progress.
+        let is_away = match problem.fault() {
+            Some(Fault::Exhausted) => !self.breaker.has_succeeded_since(started),
+            fault => fault == Some(Fault::Disconnected),
+        };
+        if !is_away {
+            return Err(problem);
+        }
+        self.breaker.failed(Instant::now());
+        Err(problem.recoded(&codes::READ_ONLY).fault_of(Fault::Disconnected))
     }
 
     /// Asks the server for its time and aligns the clock with it.
@@ -241,6 +274,14 @@ enum Reuse {
 }
 
 impl Kind {
+    /// A read that finds nobody is not refused for writing.
+    fn name_failure(self, problem: Problem) -> Problem {
+        match self {
+            Self::Read if problem.code() == &codes::READ_ONLY => problem.recoded(&codes::UNAVAILABLE),
+            _ => problem,
+        }
+    }
+
     async fn run<I, T>(self, conn: &mut Conn, input: &I, body: Body<I, T>) -> (Result<T, Problem>, Reuse) {
         if let Self::Read = self {
             return (body(conn, input).await, Reuse::Safe);

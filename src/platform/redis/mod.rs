@@ -7,14 +7,20 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use fred::clients::Pool;
+use fred::clients::{Client, Pool};
 use fred::interfaces::{ClientLike as _, LuaInterface as _, StreamsInterface as _};
+use fred::prelude::FredResult;
 use fred::types::config::{Config, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
 use fred::types::{Builder, FromValue, Value};
 
+use super::breaker::Breaker;
 use super::config::{ConfigError, RedisSettings};
 use super::error::{Fault, Problem, codes};
 use super::telemetry::metrics;
+
+/// Failures in a row after which Redis is left alone, and for how long.
+const BREAKER_THRESHOLD: u32 = 5;
+const BREAKER_PAUSE: Duration = Duration::from_millis(500);
 
 /// A Lua script, named for metrics. Its text states keys, arguments, returns and why it is atomic.
 pub struct Script {
@@ -42,6 +48,7 @@ impl Script {
 pub struct Redis {
     pool: Pool,
     prefix: String,
+    breaker: Breaker,
 }
 
 impl fmt::Debug for Redis {
@@ -79,7 +86,8 @@ impl Redis {
             .build_pool(settings.pool_size.max(1))
             .map_err(|error| refuse("redis", error.to_string()))?;
         drop(pool.connect());
-        Ok(Self { pool, prefix: settings.prefix.clone() })
+        let breaker = Breaker::new("redis", BREAKER_THRESHOLD, BREAKER_PAUSE);
+        Ok(Self { pool, prefix: settings.prefix.clone(), breaker })
     }
 
     /// Waits until the clients are connected, at most `limit`. Whether they are.
@@ -98,14 +106,34 @@ impl Redis {
     /// # Errors
     /// `unavailable` where Redis does not answer in time; `internal` where the script itself fails.
     pub async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, Problem> {
+        self.command(script.name, async |client| {
+            let result = client.evalsha(script.hash.as_str(), keys.clone(), args.clone()).await;
+            match result {
+                Err(error) if error.details().starts_with("NOSCRIPT") => client.eval(script.lua, keys, args).await,
+                other => other,
+            }
+        })
+        .await
+    }
+
+    /// Runs a command if Redis is not known to be away, measures it, and tells the breaker.
+    async fn command<R>(
+        &self,
+        name: &'static str,
+        run: impl AsyncFnOnce(&Client) -> FredResult<R>,
+    ) -> Result<R, Problem> {
         let started = Instant::now();
-        let client = self.pool.next();
-        let mut result: Result<R, _> = client.evalsha(script.hash.as_str(), keys.clone(), args.clone()).await;
-        if result.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT")) {
-            result = client.eval(script.lua, keys, args).await;
+        if !self.breaker.lets_pass(started) {
+            return Err(Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected));
         }
-        metrics::redis_command(script.name, result.is_ok(), started.elapsed());
-        result.map_err(|error| problem(script.name, &error))
+        let result = run(self.pool.next()).await;
+        metrics::redis_command(name, result.is_ok(), started.elapsed());
+        let result = result.map_err(|error| problem(name, &error));
+        match &result {
+            Err(problem) if problem.fault() == Some(Fault::Disconnected) => self.breaker.failed(Instant::now()),
+            _ => self.breaker.succeeded(Instant::now()),
+        }
+        result
     }
 
     /// Appends an entry to a stream whose length stays near `len_max`.
@@ -113,10 +141,10 @@ impl Redis {
     /// # Errors
     /// As [`Redis::run`].
     pub async fn append(&self, stream: &str, len_max: i64, fields: Vec<(&str, String)>) -> Result<(), Problem> {
-        let started = Instant::now();
-        let result: Result<(), _> = self.pool.next().xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields).await;
-        metrics::redis_command("stream.append", result.is_ok(), started.elapsed());
-        result.map_err(|error| problem("stream.append", &error))
+        self.command("stream.append", async |client| {
+            client.xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields).await
+        })
+        .await
     }
 
     /// Whether Redis answers.
@@ -124,7 +152,7 @@ impl Redis {
     /// # Errors
     /// As [`Redis::run`].
     pub async fn ping(&self) -> Result<(), Problem> {
-        self.pool.next().ping::<Value>(None).await.map(drop).map_err(|error| problem("ping", &error))
+        self.command("ping", async |client| client.ping::<Value>(None).await.map(drop)).await
     }
 
     /// Ends the connections.

@@ -80,6 +80,8 @@ static OUTBOX_SENT: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("frontrow_outbox_sent_total", "Events by topic and result.", &["topic", "result"]));
 static JOB_RUNS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("frontrow_job_runs_total", "Scheduled jobs run by this instance.", &["job", "result"]));
+static BREAKERS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauge("frontrow_breaker_open", "1 while a dependency is left alone.", &["dependency"]));
 static VIOLATIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauge("frontrow_invariant_violations", "Breaches found by the last check, by invariant.", &["invariant"])
 });
@@ -151,6 +153,11 @@ pub fn outbox_event(topic: &str, ok: bool) {
 /// A scheduled job ended.
 pub fn job_run(job: &str, ok: bool) {
     JOB_RUNS.with_label_values(&[job, if ok { "ok" } else { "failed" }]).inc();
+}
+
+/// A dependency's breaker opened or closed.
+pub fn breaker(dependency: &str, is_open: bool) {
+    BREAKERS.with_label_values(&[dependency]).set(i64::from(is_open));
 }
 
 /// What the last check of an invariant found.
