@@ -27,7 +27,7 @@ pub fn router(catalog: Arc<Catalog>) -> OpenApiRouter {
 
 /// Creates a venue with its layout.
 #[utoipa::path(
-    post, path = "/v1/admin/venues", tag = "Operator", security(("bearer" = [])),
+    post, path = "/v1/admin/venues", tag = "operator", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless.")),
     request_body = NewVenue,
     responses(
@@ -48,7 +48,7 @@ async fn create_venue(
 
 /// Creates a concert with its performances, their seats and its waiting line.
 #[utoipa::path(
-    post, path = "/v1/admin/concerts", tag = "Operator", security(("bearer" = [])),
+    post, path = "/v1/admin/concerts", tag = "operator", security(("bearer" = [])),
     params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless.")),
     request_body = NewConcert,
     responses(
@@ -69,7 +69,7 @@ async fn create_concert(
 
 /// Changes a concert's texts, limit or hours. Prices, seats and the line's order are fixed.
 #[utoipa::path(
-    patch, path = "/v1/admin/concerts/{concert_id}", tag = "Operator", security(("bearer" = [])),
+    patch, path = "/v1/admin/concerts/{concert_id}", tag = "operator", security(("bearer" = [])),
     params(("concert_id" = ConcertId, Path, description = "The concert.")),
     request_body = ConcertChange,
     responses(

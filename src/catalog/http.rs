@@ -52,7 +52,7 @@ impl ConcertsQuery {
 
 /// Lists concerts, the newest first.
 #[utoipa::path(
-    get, path = "/v1/concerts", tag = "Catalogue",
+    get, path = "/v1/concerts", tag = "catalogue",
     params(
         ConcertsQuery,
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "How many items, 20 if left out."),
@@ -75,7 +75,7 @@ async fn list_concerts(
 
 /// Shows a concert with its grades, performances and line.
 #[utoipa::path(
-    get, path = "/v1/concerts/{concert_id}", tag = "Catalogue",
+    get, path = "/v1/concerts/{concert_id}", tag = "catalogue",
     params(("concert_id" = ConcertId, Path, description = "The concert.")),
     responses(
         (status = 200, description = "The concert.", body = ConcertDetail),
@@ -95,7 +95,7 @@ async fn get_concert(
 
 /// Lists a concert's performances, by their start.
 #[utoipa::path(
-    get, path = "/v1/concerts/{concert_id}/performances", tag = "Catalogue",
+    get, path = "/v1/concerts/{concert_id}/performances", tag = "catalogue",
     params(
         ("concert_id" = ConcertId, Path, description = "The concert."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "How many items, 20 if left out."),
@@ -120,7 +120,7 @@ async fn list_performances(
 
 /// Shows a performance with its concert.
 #[utoipa::path(
-    get, path = "/v1/performances/{performance_id}", tag = "Catalogue",
+    get, path = "/v1/performances/{performance_id}", tag = "catalogue",
     params(("performance_id" = PerformanceId, Path, description = "The performance.")),
     responses(
         (status = 200, description = "The performance.", body = PerformanceDetail),
@@ -140,7 +140,7 @@ async fn get_performance(
 
 /// Shows a performance's seat map, which never changes.
 #[utoipa::path(
-    get, path = "/v1/performances/{performance_id}/seat-map", tag = "Catalogue",
+    get, path = "/v1/performances/{performance_id}/seat-map", tag = "catalogue",
     params(("performance_id" = PerformanceId, Path, description = "The performance.")),
     responses(
         (status = 200, description = "The seat map.", body = SeatMapView),

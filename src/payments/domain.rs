@@ -9,10 +9,6 @@ crate::id_types! {
     PaymentId;
 }
 
-crate::problem_codes! {
-    PAYMENT_METHOD_UNAVAILABLE = 422 "payment_method_unavailable" "Payment method unavailable" "This installation does not take cards. Pay with points.";
-}
-
 /// How it is paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

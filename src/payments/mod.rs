@@ -5,5 +5,5 @@
 pub mod domain;
 pub mod store;
 
-pub use domain::{CODES, Method, PAYMENT_METHOD_UNAVAILABLE, Payment, PaymentId, PaymentStatus, Subject};
+pub use domain::{Method, Payment, PaymentId, PaymentStatus, Subject};
 pub use store::{INVARIANTS, insert_settled, list};

@@ -151,7 +151,8 @@ async fn show(State(queue): State<Arc<Queue>>, Id(concert): Id<ConcertId>) -> Re
 }
 
 /// Takes a place in the line, or shows the one that the buyer has.
-#[utoipa::path(post, path = "/v1/concerts/{id}/queue/tickets", tag = "queue", params(("id" = ConcertId, Path, description = "The concert")),
+#[utoipa::path(post, path = "/v1/concerts/{id}/queue/tickets", tag = "queue", params(("id" = ConcertId, Path, description = "The concert"),
+        ("Queue-Ticket" = Option<String>, Header, description = "A ticket for this sale that the buyer has already")),
     security(("bearer" = [])),
     responses((status = 201, body = PlaceView), (status = 200, body = PlaceView, description = "The place that the buyer has"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
@@ -160,8 +161,10 @@ async fn join(
     State(queue): State<Arc<Queue>>,
     Buyer(session): Buyer,
     Id(concert): Id<ConcertId>,
+    headers: HeaderMap,
 ) -> Result<(StatusCode, Json<PlaceView>), Problem> {
-    let (ticket, place, is_new) = queue.join(concert, session.user).await?;
+    let presented = text_of(&headers, "queue-ticket");
+    let (ticket, place, is_new) = queue.join(concert, session.user, presented).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(PlaceView::of(&place, Some(ticket)))))
 }

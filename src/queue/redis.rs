@@ -99,14 +99,17 @@ impl Lines {
         epoch: u32,
         user: UserId,
         ceiling: u64,
+        presented: Option<u64>,
     ) -> Result<Warm<Joined>, Problem> {
         let user = Value::Bytes(bytes::Bytes::copy_from_slice(user.0.as_bytes()));
-        self.run(&JOIN, concert, epoch, vec![user, number(ceiling)]).await?.read(|reply| match reply.word(0).as_str() {
-            "new" => Some(Joined::New(reply.number(1)?)),
-            "same" => Some(Joined::Same(reply.number(1)?)),
-            "ceiling" => Some(Joined::Ceiling(reply.number(1)?)),
-            _ => None,
-        })
+        self.run(&JOIN, concert, epoch, vec![user, number(ceiling), presented.map_or_else(|| "".into(), number)])
+            .await?
+            .read(|reply| match reply.word(0).as_str() {
+                "new" => Some(Joined::New(reply.number(1)?)),
+                "same" => Some(Joined::Same(reply.number(1)?)),
+                "ceiling" => Some(Joined::Ceiling(reply.number(1)?)),
+                _ => None,
+            })
     }
 
     pub async fn look(
@@ -178,21 +181,34 @@ impl Lines {
     }
 
     /// Makes the line anew at `epoch`. Harmless where another instance has done so.
-    pub async fn rebuild(
-        &self,
-        concert: ConcertId,
-        epoch: u32,
-        issued: u64,
-        serving: u64,
-        slots: &[(u64, Timestamp)],
-    ) -> Result<(), Problem> {
-        let mut args = vec![number(issued), number(serving)];
-        for (rank, until) in slots {
+    pub async fn rebuild(&self, concert: ConcertId, epoch: u32, line: &Remembered) -> Result<(), Problem> {
+        let mut args = vec![
+            number(line.ceiling),
+            number(line.serving),
+            number(line.issued),
+            number(u64::from(line.claim_secs) * 1000),
+        ];
+        for (rank, until) in &line.slots {
             args.push(number(*rank));
             args.push(until.millis().to_string().into());
         }
         self.run(&REBUILD, concert, epoch, args).await.map(drop)
     }
+}
+
+/// What is still known of a line that Redis lost.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    /// Nothing at or above it was issued.
+    pub ceiling: u64,
+    /// Ranks called.
+    pub serving: u64,
+    /// What this instance saw issued: above it nobody is known.
+    pub issued: u64,
+    /// How long those who were called may claim again.
+    pub claim_secs: u32,
+    /// Those inside, with the end of their stay.
+    pub slots: Vec<(u64, Timestamp)>,
 }
 
 /// What a tick needs to know.

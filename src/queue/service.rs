@@ -22,9 +22,11 @@ use crate::platform::redis::Redis;
 use crate::platform::token::KeyRing;
 
 /// How far ahead of what is issued MySQL allows: about a second of joins at full speed.
-pub(super) const CEILING_STEP: u64 = 20_000;
+pub(super) const CEILING_STEP: u64 = 5_000;
 /// How often a cold line is rebuilt and asked again within one request.
 const COLD_RETRIES: usize = 4;
+/// How often one request raises the ceiling while others use up what it raised.
+const CEILING_RETRIES: usize = 4;
 
 /// A place as its holder sees it.
 #[derive(Clone, Debug)]
@@ -116,11 +118,17 @@ impl Queue {
         Ok(entry.into_value())
     }
 
-    /// Gives `user` a place, or the one that the user has. True where it is new.
+    /// Gives `user` a place, or the one that the user has: by the line's own memory, or by a `ticket` presented after the
+    /// line lost it. True where it is new.
     ///
     /// # Errors
     /// `queue_not_open`, `sold_out`, `booking_closed`.
-    pub async fn join(&self, concert: ConcertId, user: UserId) -> Result<(String, Place, bool), Problem> {
+    pub async fn join(
+        &self,
+        concert: ConcertId,
+        user: UserId,
+        ticket: Option<&str>,
+    ) -> Result<(String, Place, bool), Problem> {
         let sale = self.get_sale(concert).await?;
         let now = self.now();
         match sale.view(|state| state.phase(now)) {
@@ -132,7 +140,9 @@ impl Queue {
             }
             Phase::Lobby | Phase::Open | Phase::Paused => {}
         }
-        let (arrival, is_new) = self.issue(&sale, user).await?;
+        // A ticket that is not good is no reason to refuse a place.
+        let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
+        let (arrival, is_new) = self.issue(&sale, user, presented).await?;
         metrics::joined(is_new);
         sale.mark_issued(arrival);
         let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
@@ -140,17 +150,17 @@ impl Queue {
         Ok((ticket.seal(&sale.tickets), place, is_new))
     }
 
-    async fn issue(&self, sale: &Sale, user: UserId) -> Result<(u64, bool), Problem> {
-        for _ in 0..COLD_RETRIES {
-            let (epoch, ceiling) = sale.view(|state| (state.epoch, state.ceiling));
-            match self.lines.join(sale.concert, epoch, user, ceiling).await? {
-                Warm::Cold => self.rebuild(sale, epoch).await?,
-                Warm::Answer(Joined::Ceiling(issued)) => self.raise_ceiling(sale, issued + CEILING_STEP).await?,
-                Warm::Answer(Joined::New(arrival)) => return Ok((arrival, true)),
-                Warm::Answer(Joined::Same(arrival)) => return Ok((arrival, false)),
+    async fn issue(&self, sale: &Sale, user: UserId, presented: Option<u64>) -> Result<(u64, bool), Problem> {
+        for _ in 0..CEILING_RETRIES {
+            let ceiling = sale.view(|state| state.ceiling);
+            let join = |epoch| self.lines.join(sale.concert, epoch, user, ceiling, presented);
+            match self.on_line(sale, join).await? {
+                Joined::Ceiling(issued) => self.raise_ceiling(sale, issued + CEILING_STEP).await?,
+                Joined::New(arrival) => return Ok((arrival, true)),
+                Joined::Same(arrival) => return Ok((arrival, false)),
             }
         }
-        Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
+        Err(Problem::new(&codes::OVERLOADED))
     }
 
     /// Where the holder of `ticket` stands.
@@ -172,14 +182,14 @@ impl Queue {
     async fn place_of(&self, sale: &Sale, ticket: &Ticket) -> Result<Place, Problem> {
         let now = self.now();
         let rank = ticket.arrival;
-        let (phase, serving, rules, is_gone, epoch) = sale.view(|state| {
+        let (phase, serving, rules, is_gone) = sale.view(|state| {
             let is_gone = state.snapshot.gone.contains(&rank);
-            (state.phase(now), state.snapshot.serving, state.rules, is_gone, state.epoch)
+            (state.phase(now), state.snapshot.serving, state.rules, is_gone)
         });
         let (standing, claim_by) = if is_gone {
             (Standing::Left, None)
         } else if rank < serving {
-            self.look(sale, rank, &rules, epoch).await?
+            self.look(sale, rank, &rules).await?
         } else if phase == Phase::Lobby {
             (Standing::Lobby, None)
         } else {
@@ -200,20 +210,8 @@ impl Queue {
         })
     }
 
-    async fn look(
-        &self,
-        sale: &Sale,
-        rank: u64,
-        rules: &Rules,
-        epoch: u32,
-    ) -> Result<(Standing, Option<Timestamp>), Problem> {
-        match self.lines.look(sale.concert, epoch, rank, rules).await? {
-            Warm::Answer(answer) => Ok(answer),
-            Warm::Cold => {
-                self.rebuild(sale, epoch).await?;
-                Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
-            }
-        }
+    async fn look(&self, sale: &Sale, rank: u64, rules: &Rules) -> Result<(Standing, Option<Timestamp>), Problem> {
+        self.on_line(sale, |epoch| self.lines.look(sale.concert, epoch, rank, rules)).await
     }
 
     /// Exchanges a called ticket for a pass: a slot in Redis, then a row in MySQL.
@@ -228,14 +226,9 @@ impl Queue {
     ) -> Result<(String, Timestamp), Problem> {
         let sale = self.get_sale(concert).await?;
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
-        let (epoch, rules) = sale.view(|state| (state.epoch, state.rules));
-        let claimed = match self.lines.claim(concert, epoch, ticket.arrival, &rules).await? {
-            Warm::Answer(claimed) => claimed,
-            Warm::Cold => {
-                self.rebuild(&sale, epoch).await?;
-                return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
-            }
-        };
+        let rules = sale.view(|state| state.rules);
+        let claim = |epoch| self.lines.claim(concert, epoch, ticket.arrival, &rules);
+        let claimed = self.on_line(&sale, claim).await?;
         metrics::claimed(&claimed);
         let until = match claimed {
             Claimed::Admitted(until) => until,
@@ -296,14 +289,10 @@ impl Queue {
     pub async fn leave(&self, concert: ConcertId, user: UserId, ticket: Option<&str>) -> Result<(), Problem> {
         let sale = self.get_sale(concert).await?;
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
-        let epoch = sale.view(|state| state.epoch);
-        match self.lines.leave(concert, epoch, ticket.arrival, false).await? {
-            Warm::Cold => {
-                self.rebuild(&sale, epoch).await?;
-                return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
-            }
-            Warm::Answer(Standing::Admitted) => self.end_stay(concert, user).await?,
-            Warm::Answer(_) => sale.mark_gone(ticket.arrival),
+        let leave = |epoch| self.lines.leave(concert, epoch, ticket.arrival, false);
+        match self.on_line(&sale, leave).await? {
+            Standing::Admitted => self.end_stay(concert, user).await?,
+            _ => sale.mark_gone(ticket.arrival),
         }
         Ok(())
     }
@@ -333,12 +322,23 @@ impl Queue {
     /// Where Redis does not answer: the caller tries again.
     pub async fn free_slot(&self, concert: ConcertId, arrival: u64) -> Result<(), Problem> {
         let sale = self.get_sale(concert).await?;
-        let epoch = sale.view(|state| state.epoch);
-        if let Warm::Cold = self.lines.leave(concert, epoch, arrival, true).await? {
-            // The new line takes its slots from the live rows, and this one is no longer among them.
-            self.rebuild(&sale, epoch).await?;
+        // A rebuilt line takes its slots from the live rows, and this one is no longer among them.
+        self.on_line(&sale, |epoch| self.lines.leave(concert, epoch, arrival, true)).await.map(drop)
+    }
+
+    /// Asks the line, making it anew first where Redis has lost it.
+    async fn on_line<T, F>(&self, sale: &Sale, ask: impl Fn(u32) -> F) -> Result<T, Problem>
+    where
+        F: Future<Output = Result<Warm<T>, Problem>>,
+    {
+        for _ in 0..COLD_RETRIES {
+            let epoch = sale.view(|state| state.epoch);
+            match ask(epoch).await? {
+                Warm::Answer(answer) => return Ok(answer),
+                Warm::Cold => self.rebuild(sale, epoch).await?,
+            }
         }
-        Ok(())
+        Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
     }
 }
 

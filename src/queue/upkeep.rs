@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::domain::Rules;
-use super::redis::{Tick, Warm};
+use super::redis::{Remembered, Tick, Warm};
 use super::sale::Sale;
 use super::service::{CEILING_STEP, Queue};
 use super::{metrics, store};
@@ -170,8 +170,12 @@ impl Queue {
                 })
             })
             .await?;
-        let serving = row.serving.max(sale.view(|state| state.snapshot.serving));
-        self.lines.rebuild(sale.concert, row.epoch, row.ceiling, serving, &slots).await?;
+        let (serving, issued) = sale.view(|state| (state.snapshot.serving, state.snapshot.issued));
+        let serving = row.serving.max(serving);
+        let issued = issued.max(serving).min(row.ceiling);
+        let claim_secs = row.rules.claim_secs;
+        let line = Remembered { ceiling: row.ceiling, serving, issued, claim_secs, slots };
+        self.lines.rebuild(sale.concert, row.epoch, &line).await?;
         sale.adopt(&row);
         tracing::info!(concert = %sale.concert, epoch = row.epoch, "line rebuilt");
         Ok(())

@@ -7,4 +7,5 @@ mod support;
 
 mod clocks;
 mod journey;
+mod line;
 mod races;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use fred::interfaces::{ClientLike as _, LuaInterface as _};
 use frontrow::app::config::Config;
 use frontrow::app::state::State;
 use frontrow::app::{audit, serve};
@@ -110,6 +111,18 @@ impl World {
     /// Moves every clock of the world.
     pub fn advance(&self, by: Duration) {
         self.offset.fetch_add(i64::try_from(by.as_micros()).expect("a sane step"), Ordering::SeqCst);
+    }
+
+    /// Takes away everything that this world has in Redis.
+    pub async fn wipe_redis(&self) {
+        let config = fred::types::config::Config::from_url(&server("FRONTROW__REDIS__URL")).expect("a Redis URL");
+        let client = fred::types::Builder::from_config(config).build().expect("a client");
+        client.init().await.expect("Redis");
+        let prefix = self.config(&[]).redis.prefix;
+        let wipe = "local keys = redis.call('KEYS', ARGV[1]) for _, key in ipairs(keys) do redis.call('DEL', key) end";
+        let none: Vec<String> = Vec::new();
+        let () = client.eval(wipe, none, vec![format!("{prefix}:*")]).await.expect("a wipe");
+        client.quit().await.expect("closing");
     }
 
     /// A connection to the world's database, for looking behind the API.

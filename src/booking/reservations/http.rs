@@ -12,10 +12,10 @@ use super::checkout::Checkout;
 use super::domain::{Reservation, ReservationId};
 use crate::accounts::http::Buyer;
 use crate::booking::holds::HoldId;
-use crate::payments::PAYMENT_METHOD_UNAVAILABLE;
 use crate::platform::error::{Problem, ProblemBody};
 use crate::platform::http::keyed::Answer;
 use crate::platform::http::{Id, KeyedBody, Page, PageParams};
+use crate::points::PAYMENT_METHOD_UNAVAILABLE;
 
 /// The reservations' routes.
 pub fn router(checkout: Checkout) -> OpenApiRouter {

@@ -1,6 +1,7 @@
 -- Gives a user a place, or the one that the user has.
 -- KEYS as in line.lua.
--- ARGV 1 epoch, 2 clock offset (ms), 3 user id (16 bytes), 4 the ceiling that MySQL is known to have.
+-- ARGV 1 epoch, 2 clock offset (ms), 3 user id (16 bytes), 4 the ceiling that MySQL is known to have,
+--   5 the arrival of the ticket that the user presents, or ''.
 -- RETURNS {'same' | 'new', arrival}, {'ceiling', issued} where no index may be issued until the ceiling was
 --   raised in MySQL, {'cold'}.
 -- ATOMIC because looking for the user's place and issuing the next index must be one step: one place per user.
@@ -12,6 +13,14 @@ if mine then
   if where == 'waiting' or where == 'called' or where == 'admitted' then return {'same', mine} end
 end
 local issued = count('issued')
+if ARGV[5] ~= '' and tonumber(ARGV[5]) < issued then
+  -- The line was rebuilt without its users: the sealed ticket is proof enough.
+  local where = standing(ARGV[5], now)
+  if where == 'waiting' or where == 'called' or where == 'admitted' then
+    redis.call('HSET', users, ARGV[3], ARGV[5])
+    return {'same', ARGV[5]}
+  end
+end
 if issued >= tonumber(ARGV[4]) then return {'ceiling', tostring(issued)} end
 redis.call('HINCRBY', head, 'issued', 1)
 redis.call('HSET', users, ARGV[3], issued)

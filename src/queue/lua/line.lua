@@ -1,7 +1,8 @@
 -- Shared head of every script on a line; it is put in front of each of them.
 --
 -- KEYS of one sale, all with its hash tag, always passed in this order:
---   1 head     hash: epoch, issued, serving, tokens (ranks that may be called now), at (ms of the last tick), gone_seq
+--   1 head     hash: epoch, issued, serving, tokens (ranks that may be called now), at (ms of the last tick),
+--                     gone_seq, gap_lo and gap_hi (ranks from and below which nobody was issued, as far as is known), amnesty_by (ms; see standing)
 --   2 users    hash: user id (16 bytes) -> arrival index
 --   3 calls    sorted set: called rank -> ms when its claim window ends
 --   4 slots    sorted set: admitted rank -> ms when its slot ends
@@ -45,7 +46,8 @@ local function active(now)
   return redis.call('ZCOUNT', slots, '(' .. string.format('%.0f', now), '+inf')
 end
 
--- Where a rank stands: a word, and the ms of what ends it (nil where nothing does).
+-- Where a rank stands: a word, and the ms of what ends it (nil where nothing does). After a rebuild nobody knows who was
+-- called: until amnesty_by every rank that was passed and left no record counts as called, so nobody lapses by the loss.
 local function standing(rank, now)
   local slot = tonumber(redis.call('ZSCORE', slots, rank) or '')
   if slot then
@@ -61,5 +63,7 @@ local function standing(rank, now)
   end
   local by = tonumber(redis.call('ZSCORE', calls, rank) or '')
   if by and by > now then return 'called', by end
+  local amnesty = count('amnesty_by')
+  if not by and amnesty > now then return 'called', amnesty end
   return 'lapsed'
 end

@@ -26,8 +26,18 @@ end
 
 local in_use, called = active(now), redis.call('ZCARD', calls)
 local most = math.min(math.floor(tokens), tonumber(ARGV[4]) - in_use - called, tonumber(ARGV[9]) - called, tonumber(ARGV[10]))
-if now < opens or now >= closes or ARGV[8] == '1' then most = 0 end
+local is_open = now >= opens and now < closes and ARGV[8] ~= '1'
+if not is_open then most = 0 end
 local n, steps = 0, 0
+local gap_lo, gap_hi = count('gap_lo'), count('gap_hi')
+local function skip_gap()
+  -- In one step, outside rate and slots: as a rule nobody is there, and whoever is may claim for a whole window.
+  if is_open and serving >= gap_lo and serving < gap_hi then
+    serving = gap_hi
+    redis.call('HSET', head, 'serving', serving, 'amnesty_by', string.format('%.0f', now + tonumber(ARGV[5])))
+  end
+end
+skip_gap()
 while serving < issued and n < most and steps < 2000 do
   local rank = tostring(serving)
   if redis.call('ZREM', gone, rank) == 1 then
@@ -38,6 +48,7 @@ while serving < issued and n < most and steps < 2000 do
   end
   serving = serving + 1
   steps = steps + 1
+  skip_gap()
 end
 if steps > 0 then redis.call('HSET', head, 'serving', serving) end
 redis.call('HSET', head, 'tokens', string.format('%.6f', tokens - n))
