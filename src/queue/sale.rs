@@ -47,8 +47,8 @@ pub struct Sale {
     pub commitment: String,
     /// Seals this sale's tickets.
     pub tickets: Sealer,
-    /// Taken by whoever rebuilds the line, so that one instance does it once.
-    pub rebuilding: tokio::sync::Mutex<()>,
+    /// Taken by whoever rebuilds the line or raises its ceiling, so that one instance does it once.
+    pub upkeep: tokio::sync::Mutex<()>,
     state: RwLock<State>,
 }
 
@@ -71,7 +71,7 @@ impl Sale {
             order: concert.queue_order,
             commitment: concert.draw_commitment.clone(),
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
-            rebuilding: tokio::sync::Mutex::new(()),
+            upkeep: tokio::sync::Mutex::new(()),
             state: RwLock::new(state),
         }
     }

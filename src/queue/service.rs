@@ -155,7 +155,7 @@ impl Queue {
             let ceiling = sale.view(|state| state.ceiling);
             let join = |epoch| self.lines.join(sale.concert, epoch, user, ceiling, presented);
             match self.on_line(sale, join).await? {
-                Joined::Ceiling(issued) => self.raise_ceiling(sale, issued + CEILING_STEP).await?,
+                Joined::Ceiling(issued) => self.raise_ceiling(sale, issued).await?,
                 Joined::New(arrival) => return Ok((arrival, true)),
                 Joined::Same(arrival) => return Ok((arrival, false)),
             }

@@ -109,10 +109,7 @@ impl Queue {
                 metrics::ticked(ticked.lapsed);
                 let issued = ticked.snapshot.issued;
                 sale.apply(&ticked.snapshot, supply);
-                if issued + CEILING_STEP / 2 > sale.view(|state| state.ceiling) {
-                    self.raise_ceiling(sale, issued + CEILING_STEP).await?;
-                }
-                Ok(())
+                self.raise_ceiling(sale, issued).await
             }
         }
     }
@@ -131,8 +128,14 @@ impl Queue {
             .await
     }
 
-    pub(super) async fn raise_ceiling(&self, sale: &Sale, to: u64) -> Result<(), Problem> {
-        let input = (sale.concert, sale.view(|state| state.epoch), to);
+    /// Lets more places be given than the `issued` ones. One caller of an instance asks MySQL; the others wait for it.
+    pub(super) async fn raise_ceiling(&self, sale: &Sale, issued: u64) -> Result<(), Problem> {
+        let _turn = sale.upkeep.lock().await;
+        let (epoch, ceiling) = sale.view(|state| (state.epoch, state.ceiling));
+        if ceiling > issued + CEILING_STEP / 2 {
+            return Ok(());
+        }
+        let input = (sale.concert, epoch, issued + CEILING_STEP);
         let row = self
             .parts
             .db
@@ -150,7 +153,7 @@ impl Queue {
     /// Makes the line anew after Redis lost it, at an epoch that MySQL raises first. An instance that comes second
     /// takes over the first one's epoch.
     pub(super) async fn rebuild(&self, sale: &Sale, seen: u32) -> Result<(), Problem> {
-        let _turn = sale.rebuilding.lock().await;
+        let _turn = sale.upkeep.lock().await;
         if sale.view(|state| state.epoch) > seen {
             return Ok(());
         }
