@@ -6,7 +6,15 @@ use crate::support::arena::{Plan, text};
 use crate::support::{Api, Buyer, Instance, Sale, World, assert_members, eventually};
 
 const CONCERT: &[&str] = &[
-    "id", "title", "artist", "venue", "status", "booking_opens_at", "booking_closes_at", "first_performance_at", "price_from",
+    "id",
+    "title",
+    "artist",
+    "venue",
+    "status",
+    "booking_opens_at",
+    "booking_closes_at",
+    "first_performance_at",
+    "price_from",
     "currency",
 ];
 const PLACE: &[&str] = &["status", "arrival", "rank", "ahead", "eta_seconds", "poll_after_ms", "expires_at"];
@@ -107,8 +115,19 @@ async fn line(api: &Api, sale: &Sale, buyer: &Buyer) -> String {
     let base = format!("/v1/concerts/{}/queue", sale.concert);
     let queue = api.get(&base).send().await.expect(200);
     let members = [
-        "concert_id", "phase", "order", "lobby_opens_at", "opens_at", "issued", "serving", "waiting", "active", "max_active",
-        "admit_per_second", "seats_left", "draw",
+        "concert_id",
+        "phase",
+        "order",
+        "lobby_opens_at",
+        "opens_at",
+        "issued",
+        "serving",
+        "waiting",
+        "active",
+        "max_active",
+        "admit_per_second",
+        "seats_left",
+        "draw",
     ];
     assert_members(&queue, &members);
     assert_members(&queue["draw"], &["commitment", "lobby_size", "seed"]);
@@ -246,7 +265,9 @@ async fn payment(api: &Api, sale: &Sale, buyer: &Buyer, hold: &Value) {
     assert_eq!(repeat.header("idempotency-replayed"), Some("true"));
     assert_eq!(paid.bytes, repeat.bytes);
     let reservation = paid.expect(201);
-    for member in ["id", "status", "performance_id", "concert", "seats", "amount", "currency", "payment", "created_at", "paid_at"] {
+    for member in
+        ["id", "status", "performance_id", "concert", "seats", "amount", "currency", "payment", "created_at", "paid_at"]
+    {
         assert!(!reservation[member].is_null(), "{member} of {reservation}");
     }
     assert_members(&reservation["seats"][0], &["id", "grade", "price", "ticket_code"]);
@@ -264,7 +285,10 @@ async fn payment(api: &Api, sale: &Sale, buyer: &Buyer, hold: &Value) {
     assert_eq!(balance["balance"], 500);
     let entries = api.get("/v1/me/points/entries?limit=1").bearer(&buyer.token).send().await.expect(200);
     assert_members(&entries["items"][0], &["id", "kind", "amount", "balance_after", "reference", "created_at"]);
-    assert_eq!((entries["items"][0]["amount"].as_i64(), entries["items"][0]["kind"].as_str()), (Some(-20_000), Some("payment")));
+    assert_eq!(
+        (entries["items"][0]["amount"].as_i64(), entries["items"][0]["kind"].as_str()),
+        (Some(-20_000), Some("payment"))
+    );
     assert!(entries["next_cursor"].is_string());
 
     // Paying ended the stay: the place is finished, and a new join gives a new place at the end.
@@ -331,7 +355,7 @@ async fn the_line_opens_and_closes_with_the_clock() {
     world.advance(std::time::Duration::from_secs(3601));
     let pass = buyer.enter(&api, &sale).await;
     assert!(!pass.is_empty());
-    world.advance(std::time::Duration::from_secs(31 * 86_400));
+    world.advance(std::time::Duration::from_hours(31 * 24));
     let token = api.post("/v1/sessions").json(&json!({"email": "x@example.com", "password": "a long enough one"}));
     token.send().await.expect_problem(401, "bad_credentials");
     let late = Buyer::new(&api).await;

@@ -16,7 +16,8 @@ async fn one_seat_goes_to_one_of_two_hundred() {
     let sale = Sale::new(&api, &one, &Plan::default()).await;
     let buyers = Buyer::many(&one, 200).await;
     let passes = join_all(buyers.iter().map(|buyer| buyer.enter(&api, &sale))).await;
-    let tries = buyers.iter().zip(&passes).map(|(buyer, pass)| buyer.try_hold(&api, &sale.performances[0], pass, &["A-1-1"]));
+    let tries =
+        buyers.iter().zip(&passes).map(|(buyer, pass)| buyer.try_hold(&api, &sale.performances[0], pass, &["A-1-1"]));
     let mut won = 0;
     for reply in join_all(tries).await {
         if reply.status == 201 {
@@ -45,12 +46,11 @@ async fn one_key_sent_a_hundred_times_has_one_effect() {
     let mut bodies = Vec::new();
     for reply in replies {
         *seen.entry(reply.status).or_default() += 1;
-        match reply.status {
-            201 => bodies.push(reply.bytes),
-            _ => {
-                assert!(reply.header("retry-after").is_some());
-                reply.expect_problem(409, "idempotency_key_in_flight");
-            }
+        if reply.status == 201 {
+            bodies.push(reply.bytes);
+        } else {
+            assert!(reply.header("retry-after").is_some());
+            reply.expect_problem(409, "idempotency_key_in_flight");
         }
     }
     assert!(!bodies.is_empty(), "{seen:?}");
