@@ -5,7 +5,10 @@
 mod support;
 
 mod clocks;
+mod idempotency;
+mod jobs;
 mod journey;
+mod outbox;
 mod races;
 mod statements;
 mod units;
