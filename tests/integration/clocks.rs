@@ -7,9 +7,13 @@ use serde_json::json;
 use crate::support::arena::Plan;
 use crate::support::{Api, Buyer, Sale, World, eventually};
 
-const HOLD: Duration = Duration::from_secs(300);
-const SESSION: Duration = Duration::from_secs(600);
-const SECOND: Duration = Duration::from_secs(1);
+const HOLD: u64 = 300;
+const SESSION: u64 = 600;
+const CLAIM: u64 = 60;
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_ends_on_time_against_another_buyer() {
@@ -22,9 +26,9 @@ async fn a_hold_ends_on_time_against_another_buyer() {
     let evening = &sale.performances[0];
     let hold = ada.hold(&api, evening, &hers, &["A-1-1"]).await;
 
-    world.advance(HOLD - SECOND);
+    world.advance(secs(HOLD - 1));
     ben.try_hold(&api, evening, &his, &["A-1-1"]).await.expect_problem(409, "seats_taken");
-    world.advance(2 * SECOND);
+    world.advance(secs(2));
     let path = format!("/v1/holds/{hold}");
     assert_eq!(api.get(&path).bearer(&ada.token).send().await.expect(200)["status"], "expired");
     let next = ben.hold(&api, evening, &his, &["A-1-1"]).await;
@@ -52,9 +56,9 @@ async fn a_hold_ends_on_time_against_a_payment() {
         let pass = buyer.enter(&api, &sale).await;
         holds.push(buyer.hold(&api, &sale.performances[0], &pass, &[seat]).await);
     }
-    world.advance(HOLD - 5 * SECOND);
+    world.advance(secs(HOLD - 5));
     early.try_pay(&api, &holds[0], "k").await.expect(201);
-    world.advance(6 * SECOND);
+    world.advance(secs(6));
     late.try_pay(&api, &holds[1], "k").await.expect_problem(410, "hold_expired");
     let balance = api.get("/v1/me/points").bearer(&late.token).send().await.expect(200);
     assert_eq!(balance["balance"], 50_000);
@@ -74,13 +78,13 @@ async fn a_pass_ends_on_time_and_its_slot_is_free() {
     let ticket = ben.join(&api, &sale).await;
     let evening = &sale.performances[0];
 
-    world.advance(SESSION - 5 * SECOND);
+    world.advance(secs(SESSION - 5));
     ada.hold(&api, evening, &hers, &["A-1-1"]).await;
     let claim = format!("/v1/concerts/{}/queue/passes", sale.concert);
     let early = api.post(&claim).bearer(&ben.token).ticket(&ticket).send().await;
     early.expect_problem(409, "not_called");
 
-    world.advance(6 * SECOND);
+    world.advance(secs(6));
     ada.try_hold(&api, evening, &hers, &["A-1-2"]).await.expect_problem(403, "pass_expired");
     ben.claim(&api, &sale, &ticket).await;
     world.assert_clean(&one).await;
@@ -101,9 +105,9 @@ async fn a_call_that_nobody_claims_lapses() {
         (api.get(&me).ticket(&hers).send().await.expect(200)["status"] == "called").then_some(())
     })
     .await;
-    world.advance(59 * SECOND);
+    world.advance(secs(CLAIM - 1));
     assert_eq!(api.get(&me).ticket(&hers).send().await.expect(200)["status"], "called");
-    world.advance(2 * SECOND);
+    world.advance(secs(2));
     assert_eq!(api.get(&me).ticket(&hers).send().await.expect(200)["status"], "lapsed");
     let claim = format!("/v1/concerts/{}/queue/passes", sale.concert);
     let late = api.post(&claim).bearer(&ada.token).ticket(&hers).send().await;

@@ -355,7 +355,7 @@ async fn the_line_opens_and_closes_with_the_clock() {
     world.advance(std::time::Duration::from_secs(3601));
     let pass = buyer.enter(&api, &sale).await;
     assert!(!pass.is_empty());
-    world.advance(std::time::Duration::from_secs(31 * 86_400));
+    world.advance(std::time::Duration::from_hours(31 * 24));
     let token = api.post("/v1/sessions").json(&json!({"email": "x@example.com", "password": "a long enough one"}));
     token.send().await.expect_problem(401, "bad_credentials");
     let late = Buyer::new(&api).await;

@@ -46,12 +46,11 @@ async fn one_key_sent_a_hundred_times_has_one_effect() {
     let mut bodies = Vec::new();
     for reply in replies {
         *seen.entry(reply.status).or_default() += 1;
-        match reply.status {
-            201 => bodies.push(reply.bytes),
-            _ => {
-                assert!(reply.header("retry-after").is_some());
-                reply.expect_problem(409, "idempotency_key_in_flight");
-            }
+        if reply.status == 201 {
+            bodies.push(reply.bytes);
+        } else {
+            assert!(reply.header("retry-after").is_some());
+            reply.expect_problem(409, "idempotency_key_in_flight");
         }
     }
     assert!(!bodies.is_empty(), "{seen:?}");

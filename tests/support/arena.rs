@@ -132,7 +132,7 @@ impl Sale {
             Ok(secs) => now.plus(Duration::from_secs(secs)),
             Err(_) => now.minus(Duration::from_secs(plan.opens_in_secs.unsigned_abs())),
         };
-        let day = Duration::from_secs(86_400);
+        let day = Duration::from_hours(24);
         let codes: Vec<&Value> = plan.sections.as_array().expect("sections").iter().map(|s| &s["code"]).collect();
         let starts: Vec<Value> =
             (0..plan.performances).map(|n| json!({"starts_at": now.plus(day * (40 + n))})).collect();

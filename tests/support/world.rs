@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, LuaInterface as _};
+use fred::types::Builder;
 use frontrow::app::config::Config;
 use frontrow::app::state::State;
 use frontrow::app::{audit, serve};
 use frontrow::platform::clock::Clock;
+use frontrow::platform::db;
 use frontrow::platform::shutdown::Shutdown;
 use sqlx::{Connection as _, MySqlConnection};
 use tokio::net::TcpListener;
@@ -42,7 +45,7 @@ pub fn server(name: &str) -> String {
 }
 
 impl World {
-    /// A new, migrated database and an empty Redis prefix.
+    /// A new, empty database and an empty Redis prefix. The first instance, or [`World::services`], makes the tables.
     pub async fn new() -> Self {
         Self::with(&[]).await
     }
@@ -81,7 +84,13 @@ impl World {
         &self.settings
     }
 
-    /// The services without a server.
+    /// The services over a migrated database, without a server: nothing happens in the background.
+    pub async fn services(&self, extra: &[(&str, &str)]) -> State {
+        db::migrate(&self.config(extra).database).await.expect("the migrations");
+        self.state(extra)
+    }
+
+    /// The services as they are built, over whatever the database holds.
     pub fn state(&self, extra: &[(&str, &str)]) -> State {
         State::new(self.config(extra), Clock::with_offset(self.offset.clone())).expect("services")
     }
@@ -115,9 +124,7 @@ impl World {
 
     /// Takes away everything that this world has in Redis.
     pub async fn wipe_redis(&self) {
-        let config = fred::types::config::Config::from_url(&server("FRONTROW__REDIS__URL")).expect("a Redis URL");
-        let client = fred::types::Builder::from_config(config).build().expect("a client");
-        client.init().await.expect("Redis");
+        let client = self.redis().await;
         let prefix = self.config(&[]).redis.prefix;
         let wipe = "local keys = redis.call('KEYS', ARGV[1]) for _, key in ipairs(keys) do redis.call('DEL', key) end";
         let none: Vec<String> = Vec::new();
@@ -128,6 +135,14 @@ impl World {
     /// A connection to the world's database, for looking behind the API.
     pub async fn sql(&self) -> MySqlConnection {
         MySqlConnection::connect(&self.database).await.expect("the world's database")
+    }
+
+    /// A connection to Redis, for the same.
+    pub async fn redis(&self) -> Client {
+        let config = fred::types::config::Config::from_url(&server("FRONTROW__REDIS__URL")).expect("the Redis URL");
+        let client = Builder::from_config(config).build().expect("a client");
+        client.init().await.expect("the test Redis server");
+        client
     }
 
     /// Asserts that every invariant holds in the whole database.

@@ -3,7 +3,7 @@
 //! Every unit of work has a name (it labels metrics and logs) and runs in a task of its own that the
 //! caller awaits. A caller that goes away (a client that disconnects, a timeout) therefore never drops
 //! a query in the middle of a packet, which would wedge its connection for ever; the unit runs to its
-//! end. A unit that exceeds its own time limit has its connection closed, not reused.
+//! end. A unit that exceeds its own time limit, or panics, has its connection closed, not reused.
 //!
 //! Units that write run in one transaction under READ COMMITTED and are run again, whole, after a
 //! deadlock, a lock wait timeout or a changed snapshot: a body must have no effect outside its
@@ -12,9 +12,11 @@
 //! Lock order, everywhere: idempotency key, hold, order, pass, points account, seats by number. Rows inserted come last.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::Rng as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
@@ -186,15 +188,21 @@ impl Db {
         let inner = self.acquire().await?;
         let mut conn = Conn { inner, offset_micros: self.clock.offset_micros() };
         let limit = Duration::from_millis(self.settings.unit_timeout_ms);
-        let outcome = tokio::time::timeout(limit, kind.run(&mut conn, input, body)).await;
+        // A body that panics leaves its transaction open, which the next unit's START TRANSACTION would commit.
+        let work = AssertUnwindSafe(kind.run(&mut conn, input, body)).catch_unwind();
+        let outcome = tokio::time::timeout(limit, work).await;
         match outcome {
-            Ok((result, Reuse::Safe)) => {
+            Ok(Ok((result, Reuse::Safe))) => {
                 self.breaker.succeeded(Instant::now());
                 result
             }
-            Ok((result, Reuse::Unsafe)) => {
+            Ok(Ok((result, Reuse::Unsafe))) => {
                 drop(conn.inner.detach());
                 result
+            }
+            Ok(Err(panic)) => {
+                drop(conn.inner.detach());
+                std::panic::resume_unwind(panic)
             }
             Err(_) => {
                 drop(conn.inner.detach());
