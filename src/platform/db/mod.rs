@@ -14,6 +14,7 @@
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -74,6 +75,8 @@ pub struct Db {
     settings: Arc<DatabaseSettings>,
     clock: Clock,
     breaker: Breaker,
+    /// Connections in use.
+    leased: Arc<AtomicUsize>,
 }
 
 impl fmt::Debug for Db {
@@ -118,7 +121,7 @@ impl Db {
             .connect_lazy_with(options.statement_cache_capacity(256));
         let waiting = Arc::new(Semaphore::new(settings.pool_size as usize + settings.waiting_max));
         let breaker = Breaker::new("mysql", BREAKER_THRESHOLD, BREAKER_PAUSE);
-        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock, breaker })
+        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock, breaker, leased: Arc::default() })
     }
 
     /// Runs `body` in one transaction, again after a conflict, and commits if it says Ok.
@@ -186,6 +189,7 @@ impl Db {
 
     async fn attempt<I, T>(&self, kind: Kind, input: &I, body: Body<I, T>) -> Result<T, Problem> {
         let inner = self.acquire().await?;
+        let _lease = Lease::begin(&self.leased);
         let mut conn = Conn { inner, offset_micros: self.clock.offset_micros() };
         let limit = Duration::from_millis(self.settings.unit_timeout_ms);
         // A body that panics leaves its transaction open, which the next unit's START TRANSACTION would commit.
@@ -222,9 +226,10 @@ impl Db {
             Ok(conn) => return Ok(conn),
             Err(error) => Problem::from(error),
         };
-        // The pool says the same whether all connections are busy or none can be made. Busy ones make progress.
+        // The pool says the same whether all connections are busy or none can be made.
+        let is_busy = self.leased.load(Ordering::Acquire) > 0 || self.breaker.has_succeeded_since(started);
         let is_away = match problem.fault() {
-            Some(Fault::Exhausted) => !self.breaker.has_succeeded_since(started),
+            Some(Fault::Exhausted) => !is_busy,
             fault => fault == Some(Fault::Disconnected),
         };
         if !is_away {
@@ -254,6 +259,22 @@ impl Db {
     /// Closes the pool once what is running has ended.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Counts a connection as in use until dropped.
+struct Lease(Arc<AtomicUsize>);
+
+impl Lease {
+    fn begin(leased: &Arc<AtomicUsize>) -> Self {
+        leased.fetch_add(1, Ordering::AcqRel);
+        Self(leased.clone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
