@@ -15,6 +15,8 @@ CREATE TABLE queue_sales (
     epoch INT UNSIGNED NOT NULL DEFAULT 1,
     -- No arrival index at or above it was ever issued.
     issued_ceiling BIGINT UNSIGNED NOT NULL DEFAULT 0,
+    -- Indices issued, as of the last checkpoint: who came later is in the gap up to the ceiling.
+    issued BIGINT UNSIGNED NOT NULL DEFAULT 0,
     -- Ranks called, as of the last checkpoint. Never goes back.
     serving BIGINT UNSIGNED NOT NULL DEFAULT 0,
     checkpointed_at DATETIME(6) NULL,

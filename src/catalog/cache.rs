@@ -80,7 +80,7 @@ where
         });
         match loading.await {
             Ok(Ok(value)) => Ok(Some(value)),
-            Ok(Err(failure)) => failure.as_ref().as_ref().map_or(Ok(None), |problem| Err(again(problem))),
+            Ok(Err(failure)) => failure.as_ref().as_ref().map_or(Ok(None), |problem: &Problem| Err(problem.again())),
             Err(error) => Err(Problem::internal(error)),
         }
     }
@@ -103,15 +103,6 @@ where
         if let Some(kept) = &self.kept {
             kept.invalidate_all();
         }
-    }
-}
-
-/// One failure for each of those who waited for the same load.
-fn again(problem: &Problem) -> Problem {
-    let copy = Problem::new(problem.code()).because(anyhow::anyhow!(problem.to_string()));
-    match problem.fault() {
-        Some(fault) => copy.fault_of(fault),
-        None => copy,
     }
 }
 

@@ -194,6 +194,17 @@ impl Problem {
         self
     }
 
+    /// The same failure once more, for another one of those who waited for it.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let mut copy = Self::new(self.0.code).because(anyhow::anyhow!(self.to_string()));
+        copy.0.detail.clone_from(&self.0.detail);
+        copy.0.members.clone_from(&self.0.members);
+        copy.0.retry_after_secs = self.0.retry_after_secs;
+        copy.0.fault = self.0.fault;
+        copy
+    }
+
     /// The same failure under another code.
     #[must_use]
     pub fn recoded(mut self, code: &'static Code) -> Self {

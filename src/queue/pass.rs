@@ -99,14 +99,30 @@ pub async fn lock_live(conn: &mut Conn, id: PassId) -> Result<Timestamp, Problem
     }
 }
 
-/// Ends the stay of `user`, if one is live, and records that its slot is to be freed.
+/// Ends the stay of `user`, if one is live, and records that its slot is to be freed. Whether one was.
 ///
 /// # Errors
 /// Where a statement fails.
-pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<(), Problem> {
+pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<bool, Problem> {
     let Some((id, arrival)) = store::find_by_user_for_update(conn, concert, user).await? else {
-        return Ok(());
+        return Ok(false);
     };
+    end_locked(conn, id, concert, arrival).await?;
+    Ok(true)
+}
+
+/// Ends the stay of this pass and no other, if it is live.
+///
+/// # Errors
+/// Where a statement fails.
+pub(super) async fn end(conn: &mut Conn, pass: &Pass) -> Result<(), Problem> {
+    match store::find_by_id_for_update(conn, pass.id).await? {
+        Some(row) if row.live => end_locked(conn, pass.id, pass.concert, pass.arrival).await,
+        _ => Ok(()),
+    }
+}
+
+async fn end_locked(conn: &mut Conn, id: PassId, concert: ConcertId, arrival: u64) -> Result<(), Problem> {
     store::end_pass(conn, id).await?;
     let payload = json!({"concert_id": concert, "arrival": arrival});
     outbox::record(conn, PASS_ENDED, id.0, 1, &payload).await

@@ -44,6 +44,20 @@ pub(super) enum Joined {
     Same(u64),
     /// The ceiling must be raised past this many first.
     Ceiling(u64),
+    /// The user has no place, and new ones are refused.
+    Refused,
+}
+
+/// Who joins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Join {
+    pub user: UserId,
+    /// What MySQL is known to allow.
+    pub ceiling: u64,
+    /// The arrival of a ticket that the user has already.
+    pub presented: Option<u64>,
+    /// Whether only those are served who have a place.
+    pub is_refused: bool,
 }
 
 /// What `claim` did.
@@ -93,23 +107,18 @@ impl Lines {
         Ok(if reply.word(0) == "cold" { Warm::Cold } else { Warm::Answer(reply) })
     }
 
-    pub async fn join(
-        &self,
-        concert: ConcertId,
-        epoch: u32,
-        user: UserId,
-        ceiling: u64,
-        presented: Option<u64>,
-    ) -> Result<Warm<Joined>, Problem> {
-        let user = Value::Bytes(bytes::Bytes::copy_from_slice(user.0.as_bytes()));
-        self.run(&JOIN, concert, epoch, vec![user, number(ceiling), presented.map_or_else(|| "".into(), number)])
-            .await?
-            .read(|reply| match reply.word(0).as_str() {
+    pub async fn join(&self, concert: ConcertId, epoch: u32, join: &Join) -> Result<Warm<Joined>, Problem> {
+        let user = Value::Bytes(bytes::Bytes::copy_from_slice(join.user.0.as_bytes()));
+        let presented = join.presented.map_or_else(|| "".into(), number);
+        self.run(&JOIN, concert, epoch, vec![user, number(join.ceiling), presented, flag(join.is_refused)]).await?.read(
+            |reply| match reply.word(0).as_str() {
                 "new" => Some(Joined::New(reply.number(1)?)),
                 "same" => Some(Joined::Same(reply.number(1)?)),
                 "ceiling" => Some(Joined::Ceiling(reply.number(1)?)),
+                "refused" => Some(Joined::Refused),
                 _ => None,
-            })
+            },
+        )
     }
 
     pub async fn look(
@@ -162,7 +171,7 @@ impl Lines {
             number(u64::from(tick.rules.claim_secs) * 1000),
             tick.hours.booking_opens_at.millis().to_string().into(),
             tick.hours.booking_closes_at.millis().to_string().into(),
-            if tick.rules.is_paused { "1" } else { "0" }.into(),
+            flag(tick.rules.is_paused),
             number(tick.seats_left),
             number(tick.calls_max.into()),
             number(tick.gone_seq),
@@ -221,6 +230,10 @@ pub(super) struct Tick<'a> {
     pub gone_seq: u64,
 }
 
+fn flag(value: bool) -> Value {
+    if value { "1" } else { "0" }.into()
+}
+
 fn number(value: u64) -> Value {
     value.to_string().into()
 }
@@ -258,6 +271,16 @@ impl Reply {
             "left" => Some(Standing::Left),
             "finished" => Some(Standing::Finished),
             _ => None,
+        }
+    }
+}
+
+impl<T> Warm<T> {
+    /// The same with the answer turned into another.
+    pub fn map<U>(self, turn: impl FnOnce(T) -> U) -> Warm<U> {
+        match self {
+            Self::Cold => Warm::Cold,
+            Self::Answer(answer) => Warm::Answer(turn(answer)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One sale's line as an instance keeps it in memory: enough to answer whoever waits.
 
 use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
 
 use super::domain::{Phase, Rules, Snapshot, Supply};
 use super::store::SaleRow;
@@ -49,6 +50,8 @@ pub struct Sale {
     pub tickets: Sealer,
     /// Taken by whoever rebuilds the line or raises its ceiling, so that one instance does it once.
     pub upkeep: tokio::sync::Mutex<()>,
+    /// When it was read from the store.
+    pub loaded_at: Instant,
     state: RwLock<State>,
 }
 
@@ -56,7 +59,7 @@ impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
     pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing) -> Self {
-        let snapshot = Snapshot { issued: row.ceiling.min(row.serving), serving: row.serving, ..Snapshot::default() };
+        let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
         let state = State {
             hours: concert.hours(),
             rules: row.rules,
@@ -72,6 +75,7 @@ impl Sale {
             commitment: concert.draw_commitment.clone(),
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             upkeep: tokio::sync::Mutex::new(()),
+            loaded_at: Instant::now(),
             state: RwLock::new(state),
         }
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rand::Rng as _;
 
 use super::domain::{
-    BOOKING_CLOSED, INVALID_TICKET, NOT_CALLED, Phase, QUEUE_NOT_OPEN, Rules, SOLD_OUT, SeatSupply, Settings, Standing,
-    TICKET_LAPSED, Ticket, poll_after_ms,
+    BOOKING_CLOSED, INVALID_TICKET, NOT_CALLED, PassId, Phase, QUEUE_NOT_OPEN, Rules, SOLD_OUT, SeatSupply, Settings,
+    Standing, TICKET_LAPSED, Ticket, poll_after_ms,
 };
 use super::pass::{self, Pass, Passes};
-use super::redis::{Claimed, Joined, Lines, Warm};
+use super::redis::{Claimed, Join, Joined, Lines, Warm};
 use super::sale::Sale;
 use super::{metrics, store};
 use crate::accounts::UserId;
@@ -109,13 +109,16 @@ impl Queue {
         if let Some(sale) = self.sales.get(&concert).await {
             return Ok(sale);
         }
+        let loaded = self.sales.try_get_with(concert, self.load_sale(concert)).await;
+        loaded.map_err(|problem| problem.again())
+    }
+
+    async fn load_sale(&self, concert: ConcertId) -> Result<Arc<Sale>, Problem> {
         let facts = self.parts.catalog.get_concert(concert).await?;
         let row =
             self.parts.db.read("queue.find_sale", concert, |conn, id| Box::pin(store::find_sale(conn, *id))).await?;
         let row = row.ok_or_else(|| Problem::not_found("concert"))?;
-        let keys = &self.parts.keys;
-        let entry = self.sales.entry(concert).or_insert_with(async { Arc::new(Sale::new(&facts, &row, keys)) }).await;
-        Ok(entry.into_value())
+        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys)))
     }
 
     /// Gives `user` a place, or the one that the user has: by the line's own memory, or by a `ticket` presented after the
@@ -133,16 +136,16 @@ impl Queue {
         let now = self.now();
         match sale.view(|state| state.phase(now)) {
             Phase::Closed => return Err(Problem::new(&BOOKING_CLOSED)),
-            Phase::SoldOut => return Err(Problem::new(&SOLD_OUT)),
             Phase::Scheduled => {
                 let opens = sale.view(|state| state.hours.line_opens_at());
                 return Err(Problem::new(&QUEUE_NOT_OPEN).with("lobby_opens_at", opens.to_string()));
             }
-            Phase::Lobby | Phase::Open | Phase::Paused => {}
+            Phase::Lobby | Phase::Open | Phase::Paused | Phase::SoldOut => {}
         }
+        let is_refused = sale.view(|state| state.phase(now)) == Phase::SoldOut;
         // A ticket that is not good is no reason to refuse a place.
         let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
-        let (arrival, is_new) = self.issue(&sale, user, presented).await?;
+        let (arrival, is_new) = self.issue(&sale, Join { user, ceiling: 0, presented, is_refused }).await?;
         metrics::joined(is_new);
         sale.mark_issued(arrival);
         let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
@@ -150,11 +153,11 @@ impl Queue {
         Ok((ticket.seal(&sale.tickets), place, is_new))
     }
 
-    async fn issue(&self, sale: &Sale, user: UserId, presented: Option<u64>) -> Result<(u64, bool), Problem> {
+    async fn issue(&self, sale: &Sale, join: Join) -> Result<(u64, bool), Problem> {
         for _ in 0..CEILING_RETRIES {
-            let ceiling = sale.view(|state| state.ceiling);
-            let join = |epoch| self.lines.join(sale.concert, epoch, user, ceiling, presented);
-            match self.on_line(sale, join).await? {
+            let join = Join { ceiling: sale.view(|state| state.ceiling), ..join };
+            match self.on_line(sale, |epoch| self.lines.join(sale.concert, epoch, &join)).await? {
+                Joined::Refused => return Err(Problem::new(&SOLD_OUT)),
                 Joined::Ceiling(issued) => self.raise_ceiling(sale, issued).await?,
                 Joined::New(arrival) => return Ok((arrival, true)),
                 Joined::Same(arrival) => return Ok((arrival, false)),
@@ -227,8 +230,11 @@ impl Queue {
         let sale = self.get_sale(concert).await?;
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
         let rules = sale.view(|state| state.rules);
-        let claim = |epoch| self.lines.claim(concert, epoch, ticket.arrival, &rules);
-        let claimed = self.on_line(&sale, claim).await?;
+        let claim = |epoch| {
+            let claim = self.lines.claim(concert, epoch, ticket.arrival, &rules);
+            async move { Ok(claim.await?.map(|claimed| (epoch, claimed))) }
+        };
+        let (epoch, claimed) = self.on_line(&sale, claim).await?;
         metrics::claimed(&claimed);
         let until = match claimed {
             Claimed::Admitted(until) => until,
@@ -239,15 +245,15 @@ impl Queue {
             }
             Claimed::Refused(_) => return Err(Problem::new(&TICKET_LAPSED)),
         };
-        let pass = self
-            .keep_pass(Pass {
-                id: super::domain::PassId::new(),
-                concert,
-                user,
-                arrival: ticket.arrival,
-                expires_at: until,
-            })
-            .await?;
+        let pass = Pass { id: PassId::new(), concert, user, arrival: ticket.arrival, expires_at: until };
+        let pass = match self.keep_pass(epoch, pass).await {
+            Err(problem) if problem.code() == &TICKET_LAPSED => {
+                // MySQL says that this stay is over: its slot must not stay taken.
+                self.free_slot(concert, ticket.arrival).await?;
+                return Err(problem);
+            }
+            kept => kept?,
+        };
         Ok((self.passes.seal(&pass), pass.expires_at))
     }
 
@@ -257,12 +263,16 @@ impl Queue {
         Problem::new(&NOT_CALLED).with("ahead", ahead).with("poll_after_ms", after)
     }
 
-    /// Writes the pass's row, or finds the one that an earlier claim of this place wrote.
-    async fn keep_pass(&self, pass: Pass) -> Result<Pass, Problem> {
+    /// Writes the pass's row, or finds the one that an earlier claim of this place wrote. A slot of an earlier making of the
+    /// line is worth nothing: its row would be one more than the slots that the new one counts.
+    async fn keep_pass(&self, epoch: u32, pass: Pass) -> Result<Pass, Problem> {
         self.parts
             .db
-            .in_tx("queue.claim", pass, |conn, pass| {
+            .in_tx("queue.claim", (epoch, pass), |conn, (epoch, pass)| {
                 Box::pin(async move {
+                    if store::lock_epoch(conn, pass.concert).await? != Some(*epoch) {
+                        return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
+                    }
                     if let Some(kept) = find_kept(conn, pass).await? {
                         return Ok(kept);
                     }
@@ -291,7 +301,12 @@ impl Queue {
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
         let leave = |epoch| self.lines.leave(concert, epoch, ticket.arrival, false);
         match self.on_line(&sale, leave).await? {
-            Standing::Admitted => self.end_stay(concert, user).await?,
+            Standing::Admitted => {
+                if !self.end_stay(concert, user).await? {
+                    // The slot was taken, but its pass was never written.
+                    self.free_slot(concert, ticket.arrival).await?;
+                }
+            }
             _ => sale.mark_gone(ticket.arrival),
         }
         Ok(())
@@ -302,18 +317,22 @@ impl Queue {
     /// # Errors
     /// `pass_required`, `invalid_pass`, `pass_expired`.
     pub async fn leave_inside(&self, concert: ConcertId, user: UserId, pass: Option<&str>) -> Result<(), Problem> {
-        self.passes.open(pass, user, concert, self.now())?;
-        self.end_stay(concert, user).await
+        let pass = self.passes.open(pass, user, concert, self.now())?;
+        self.parts.db.in_tx("queue.end_pass", pass, |conn, pass| Box::pin(pass::end(conn, pass))).await?;
+        self.parts.wake.now();
+        Ok(())
     }
 
-    async fn end_stay(&self, concert: ConcertId, user: UserId) -> Result<(), Problem> {
+    /// Whether a stay was live.
+    async fn end_stay(&self, concert: ConcertId, user: UserId) -> Result<bool, Problem> {
         let input = (concert, user);
-        self.parts
+        let ended = self
+            .parts
             .db
             .in_tx("queue.end_stay", input, |conn, (concert, user)| Box::pin(pass::end_live(conn, *concert, *user)))
             .await?;
         self.parts.wake.now();
-        Ok(())
+        Ok(ended)
     }
 
     /// Frees the slot of a stay that MySQL says has ended. Repeatable.

@@ -14,20 +14,22 @@ use crate::platform::error::Problem;
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
      (concert_id, admit_per_second, max_active, claim_secs, session_secs, seed_sealed) VALUES (?, ?, ?, ?, ?, ?)";
 const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, serving, lobby_size FROM queue_sales WHERE concert_id = ?";
+     issued_ceiling, issued, serving, lobby_size FROM queue_sales WHERE concert_id = ?";
 const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, serving, lobby_size FROM queue_sales WHERE concert_id = ? FOR UPDATE";
+     issued_ceiling, issued, serving, lobby_size FROM queue_sales WHERE concert_id = ? FOR UPDATE";
 const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, serving, lobby_size FROM queue_sales WHERE concert_id IN (?)";
+     issued_ceiling, issued, serving, lobby_size FROM queue_sales WHERE concert_id IN (?)";
 const UPDATE_RULES: &str = "UPDATE queue_sales SET \
      earlier_max_active = IF(max_active > ?, GREATEST(max_active, IF(earlier_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, earlier_max_active, 0)), earlier_max_active), \
-     earlier_until = IF(max_active > ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL session_secs SECOND, earlier_until), \
+     earlier_until = IF(max_active > ?, GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL session_secs + 5 SECOND, \
+         COALESCE((SELECT MAX(p.expires_at) FROM queue_passes AS p WHERE p.concert_id = ? AND p.is_live = 1), '1970-01-01')), earlier_until), \
      admit_per_second = ?, max_active = ?, claim_secs = ?, session_secs = ?, is_paused = ? WHERE concert_id = ?";
 const RAISE_CEILING: &str =
     "UPDATE queue_sales SET issued_ceiling = GREATEST(issued_ceiling, ?) WHERE concert_id = ? AND epoch = ?";
 const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1 WHERE concert_id = ? AND epoch = ?";
-const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), \
+const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), issued = GREATEST(issued, ?), \
      checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
+const FIND_EPOCH_IN_SHARE_MODE: &str = "SELECT epoch FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
 const LIST_LIVE_PASSES: &str = "SELECT arrival, expires_at FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND LIMIT 100000";
 const FIND_BY_PLACE_FOR_UPDATE: &str = "SELECT id, user_id, expires_at, \
@@ -65,6 +67,8 @@ pub struct SaleRow {
     pub epoch: u32,
     /// No index at or above it was issued.
     pub ceiling: u64,
+    /// Indices issued, as of the last checkpoint.
+    pub issued: u64,
     /// Ranks called, as of the last checkpoint.
     pub serving: u64,
     /// How many came early; known after the lobby closed.
@@ -85,6 +89,7 @@ impl SaleRow {
             rules,
             epoch: row.try_get("epoch")?,
             ceiling: row.try_get("issued_ceiling")?,
+            issued: row.try_get("issued")?,
             serving: row.try_get("serving")?,
             lobby_size: row.try_get("lobby_size")?,
         })
@@ -137,6 +142,7 @@ pub(super) async fn update_rules(conn: &mut Conn, concert: ConcertId, rules: &Ru
         .bind(offset)
         .bind(rules.max_active)
         .bind(offset)
+        .bind(concert)
         .bind(rules.admit_per_second)
         .bind(rules.max_active)
         .bind(rules.claim_secs)
@@ -158,10 +164,28 @@ pub(super) async fn raise_epoch(conn: &mut Conn, concert: ConcertId, epoch: u32)
     Ok(())
 }
 
-pub(super) async fn checkpoint(conn: &mut Conn, concert: ConcertId, epoch: u32, serving: u64) -> Result<(), Problem> {
+pub(super) async fn checkpoint(
+    conn: &mut Conn,
+    concert: ConcertId,
+    epoch: u32,
+    serving: u64,
+    issued: u64,
+) -> Result<(), Problem> {
     let offset = conn.offset_micros();
-    sqlx::query(CHECKPOINT).bind(serving).bind(offset).bind(concert).bind(epoch).execute(conn.sql()).await?;
+    sqlx::query(CHECKPOINT)
+        .bind(serving)
+        .bind(issued)
+        .bind(offset)
+        .bind(concert)
+        .bind(epoch)
+        .execute(conn.sql())
+        .await?;
     Ok(())
+}
+
+/// The sale's epoch, which nobody can raise before the transaction ends.
+pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Option<u32>, Problem> {
+    Ok(sqlx::query_scalar(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?)
 }
 
 /// Places of those inside, with the end of their stay.

@@ -11,6 +11,8 @@ use super::{metrics, store};
 use crate::catalog::ConcertId;
 use crate::platform::error::Problem;
 
+/// How old the rules of a line may be that is not ticked.
+const IDLE_MAX_AGE: Duration = Duration::from_secs(3);
 /// How long before its opening a line is ticked.
 const LEAD: Duration = Duration::from_mins(1);
 
@@ -81,7 +83,10 @@ impl Queue {
             sale.refresh(facts.hours, &row);
             live.push(sale);
         }
-        let idle: Vec<ConcertId> = self.sales.iter().map(|(id, _)| *id).filter(|id| !ids.contains(id)).collect();
+        // What is not live is not kept up to date either: it is read again now and then.
+        let is_old = |sale: &Sale| sale.loaded_at.elapsed() > IDLE_MAX_AGE;
+        let idle = self.sales.iter().filter(|(id, sale)| !ids.contains(id) && is_old(sale));
+        let idle: Vec<ConcertId> = idle.map(|(id, _)| *id).collect();
         for concert in idle {
             self.sales.invalidate(&concert).await;
         }
@@ -119,11 +124,11 @@ impl Queue {
     /// # Errors
     /// Where MySQL does not answer.
     pub async fn checkpoint(&self, sale: &Sale) -> Result<(), Problem> {
-        let input = sale.view(|state| (sale.concert, state.epoch, state.snapshot.serving));
+        let input = sale.view(|state| (sale.concert, state.epoch, state.snapshot.serving, state.snapshot.issued));
         self.parts
             .db
-            .in_tx("queue.checkpoint", input, |conn, (concert, epoch, serving)| {
-                Box::pin(store::checkpoint(conn, *concert, *epoch, *serving))
+            .in_tx("queue.checkpoint", input, |conn, (concert, epoch, serving, issued)| {
+                Box::pin(store::checkpoint(conn, *concert, *epoch, *serving, *issued))
             })
             .await
     }
@@ -175,7 +180,7 @@ impl Queue {
             .await?;
         let (serving, issued) = sale.view(|state| (state.snapshot.serving, state.snapshot.issued));
         let serving = row.serving.max(serving);
-        let issued = issued.max(serving).min(row.ceiling);
+        let issued = issued.max(row.issued).max(serving).min(row.ceiling);
         let claim_secs = row.rules.claim_secs;
         let line = Remembered { ceiling: row.ceiling, serving, issued, claim_secs, slots };
         self.lines.rebuild(sale.concert, row.epoch, &line).await?;

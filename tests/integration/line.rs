@@ -65,6 +65,114 @@ async fn places_survive_the_loss_of_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_instance_that_finds_redis_empty_calls_nobody_early() {
+    let world = World::new().await;
+    let one = world.instance().await;
+    let api = Api::over(&[&one]);
+    // One is inside for ten minutes, everybody else waits.
+    let queue = json!({"admit_per_second": 1000, "max_active": 1, "claim_secs": 60, "session_secs": 600});
+    let sale = Sale::new(&api, &one, &Plan { queue, ..Plan::default() }).await;
+    let buyers = Buyer::many(&one, 6).await;
+    buyers[0].enter(&api, &sale).await;
+    let mut tickets = Vec::new();
+    for buyer in &buyers[1..] {
+        tickets.push(buyer.join(&api, &sale).await);
+    }
+    eventually("the checkpoint", || async {
+        let sql = "SELECT issued FROM queue_sales";
+        let issued: u64 = sqlx::query_scalar(sql).fetch_one(&mut world.sql().await).await.unwrap();
+        (issued == 6).then_some(())
+    })
+    .await;
+    one.stop().await;
+    world.wipe_redis().await;
+
+    let two = world.instance().await;
+    let api = Api::over(&[&two]);
+    let base = format!("/v1/concerts/{}/queue", sale.concert);
+    eventually("the line to be rebuilt", || async {
+        (api.get(&base).send().await.expect(200)["active"] == 1).then_some(())
+    })
+    .await;
+    for (buyer, ticket) in buyers[1..].iter().zip(&tickets) {
+        let place = api.get(&format!("{base}/tickets/me")).ticket(ticket).send().await.expect(200);
+        assert_eq!(place["status"], "waiting", "{place}");
+        let claim = api.post(&format!("{base}/passes")).bearer(&buyer.token).ticket(ticket).send().await;
+        claim.expect_problem(409, "not_called");
+    }
+    world.assert_clean(&two).await;
+    world.end(vec![two]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stay_that_is_over_takes_no_slot_after_a_loss() {
+    let world = World::new().await;
+    let one = world.instance().await;
+    let api = Api::over(&[&one]);
+    let queue = json!({"admit_per_second": 1000, "max_active": 1, "claim_secs": 60, "session_secs": 600});
+    let sale = Sale::new(&api, &one, &Plan { queue, ..Plan::default() }).await;
+    let (first, second) = (Buyer::new(&api).await, Buyer::new(&api).await);
+    let ticket = first.join(&api, &sale).await;
+    let pass = first.claim(&api, &sale, &ticket).await;
+    let base = format!("/v1/concerts/{}/queue", sale.concert);
+    let leave = api.delete(&format!("{base}/passes/me")).bearer(&first.token).pass(&pass).send().await;
+    assert_eq!(leave.status, 204);
+    world.wipe_redis().await;
+
+    eventually("a clear answer", || async {
+        let again = api.post(&format!("{base}/passes")).bearer(&first.token).ticket(&ticket).send().await;
+        if again.status != 410 {
+            again.expect_problem(409, "not_called");
+            return None;
+        }
+        again.expect_problem(410, "ticket_lapsed");
+        Some(())
+    })
+    .await;
+    second.enter(&api, &sale).await;
+    world.assert_clean(&one).await;
+    world.end(vec![one]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_pass_ends_no_new_stay_and_a_sold_out_sale_keeps_places() {
+    let world = World::new().await;
+    let one = world.instance().await;
+    let api = Api::over(&[&one]);
+    let sections = json!([{"code": "A", "name": "Hall", "rows": [{"name": "1", "seats": 1}]}]);
+    let sale = Sale::new(&api, &one, &Plan { sections, ..Plan::default() }).await;
+    let buyer = Buyer::new(&api).await;
+    buyer.charge(&api, 10_000).await;
+    let old = buyer.enter(&api, &sale).await;
+    let path = format!("/v1/concerts/{}/queue/passes/me", sale.concert);
+    assert_eq!(api.delete(&path).bearer(&buyer.token).pass(&old).send().await.status, 204);
+    let tickets = format!("/v1/concerts/{}/queue/tickets", sale.concert);
+    let ticket = eventually("a new place", || async {
+        let reply = api.post(&tickets).bearer(&buyer.token).send().await;
+        (reply.status == 201).then(|| text(&reply.body["ticket"]))
+    })
+    .await;
+    let new = buyer.claim(&api, &sale, &ticket).await;
+    assert_eq!(api.delete(&path).bearer(&buyer.token).pass(&old).send().await.status, 204);
+    let hold = buyer.hold(&api, &sale.performances[0], &new, &["A-1-1"]).await;
+
+    let waiting = Buyer::new(&api).await;
+    let place = api.post(&tickets).bearer(&waiting.token).send().await.expect(201);
+    buyer.try_pay(&api, &hold, "all of it").await.expect(201);
+    let late = Buyer::new(&api).await;
+    let queue = format!("/v1/concerts/{}/queue", sale.concert);
+    eventually("sold out", || async {
+        (api.get(&queue).send().await.expect(200)["phase"] == "sold_out").then_some(())
+    })
+    .await;
+    api.post(&tickets).bearer(&late.token).send().await.expect_problem(409, "sold_out");
+    let again = api.post(&tickets).bearer(&waiting.token).send().await.expect(200);
+    assert_eq!(again["arrival"], place["arrival"]);
+    world.assert_clean(&one).await;
+    world.end(vec![one]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn numbers_are_never_issued_twice_while_redis_is_wiped() {
     let world = World::new().await;
     let (one, two) = (world.instance().await, world.instance().await);

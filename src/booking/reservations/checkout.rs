@@ -13,7 +13,7 @@ use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
 use crate::booking::seats;
 use crate::catalog::Reader;
 use crate::payments::{self, Method, Payment, PaymentStatus, Subject};
-use crate::platform::db::{Conn, Db};
+use crate::platform::db::{self, Conn, Db};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
 use crate::platform::http::{Page, PageParams};
@@ -153,7 +153,10 @@ impl Paying {
         let numbers: Vec<u32> = held.iter().map(|seat| seat.number).collect();
         let sold = seats::store::sell(conn, hold.performance_id, self.hold, id, &numbers).await?;
         if sold != u64::from(hold.seat_count) {
-            // The hold is live, so its seats are its own: this would be a broken invariant, and nothing is sold.
+            // The hold may have ended while this waited for a lock, and somebody else has a seat now.
+            if db::now(conn).await? >= hold.expires_at {
+                return Err(Problem::new(&HOLD_EXPIRED));
+            }
             return Err(Problem::internal(anyhow::anyhow!("{sold} of {} held seats could be sold", hold.seat_count)));
         }
         let subject = Subject::Hold(self.hold.0);

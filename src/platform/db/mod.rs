@@ -196,12 +196,16 @@ impl Db {
         let work = AssertUnwindSafe(kind.run(&mut conn, input, body)).catch_unwind();
         let outcome = tokio::time::timeout(limit, work).await;
         match outcome {
-            Ok(Ok((result, Reuse::Safe))) => {
-                self.breaker.succeeded(Instant::now());
-                result
-            }
-            Ok(Ok((result, Reuse::Unsafe))) => {
-                drop(conn.inner.detach());
+            Ok(Ok((result, reuse))) => {
+                let is_lost = result.as_ref().err().and_then(Problem::fault) == Some(Fault::Disconnected);
+                if is_lost || matches!(reuse, Reuse::Unsafe) {
+                    drop(conn.inner.detach());
+                }
+                if is_lost {
+                    self.breaker.failed(Instant::now());
+                } else {
+                    self.breaker.succeeded(Instant::now());
+                }
                 result
             }
             Ok(Err(panic)) => {

@@ -1,8 +1,8 @@
 -- Gives a user a place, or the one that the user has.
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 user id (16 bytes), 4 the ceiling that MySQL is known to have,
---   5 the arrival of the ticket that the user presents, or ''.
--- RETURNS {'same' | 'new', arrival}, {'ceiling', issued} where no index may be issued until the ceiling was
+--   5 the arrival of the ticket that the user presents, or '', 6 '1' where new places are refused.
+-- RETURNS {'same' | 'new', arrival}, {'refused'}, {'ceiling', issued} where no index may be issued until the ceiling was
 --   raised in MySQL, {'cold'}.
 -- ATOMIC because looking for the user's place and issuing the next index must be one step: one place per user.
 if is_cold() then return {'cold'} end
@@ -21,6 +21,7 @@ if ARGV[5] ~= '' and tonumber(ARGV[5]) < issued then
     return {'same', ARGV[5]}
   end
 end
+if ARGV[6] == '1' then return {'refused'} end
 if issued >= tonumber(ARGV[4]) then return {'ceiling', tostring(issued)} end
 redis.call('HINCRBY', head, 'issued', 1)
 redis.call('HSET', users, ARGV[3], issued)

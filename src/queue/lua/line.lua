@@ -2,7 +2,8 @@
 --
 -- KEYS of one sale, all with its hash tag, always passed in this order:
 --   1 head     hash: epoch, issued, serving, tokens (ranks that may be called now), at (ms of the last tick),
---                     gone_seq, gap_lo and gap_hi (ranks from and below which nobody was issued, as far as is known), amnesty_by (ms; see standing)
+--                     gone_seq, gap_lo and gap_hi (ranks from and below which nobody was issued, as far as is known), amnesty_by (ms; see standing),
+--                     run_id (of the Redis that it was made in)
 --   2 users    hash: user id (16 bytes) -> arrival index
 --   3 calls    sorted set: called rank -> ms when its claim window ends
 --   4 slots    sorted set: admitted rank -> ms when its slot ends

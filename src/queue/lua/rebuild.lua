@@ -1,4 +1,5 @@
--- Makes the line anew from what MySQL knows.
+-- Makes the line anew from what MySQL knows. Who has which index, who was called, left or finished are facts that stay
+-- true: what Redis still has of them is kept. Slots are those of the live passes in MySQL and no others.
 -- KEYS as in line.lua.
 -- ARGV 1 the new epoch, 2 clock offset (ms), 3 issued (the ceiling: whatever lies below may have been given), 4 serving,
 --   5 the first rank that nobody is known to have, 6 claim window (ms), then pairs: rank, ms when its slot ends.
@@ -6,8 +7,10 @@
 -- ATOMIC because a half-made line would answer.
 local epoch = tonumber(redis.call('HGET', head, 'epoch') or '0')
 if epoch >= tonumber(ARGV[1]) then return {'newer'} end
-redis.call('DEL', head, users, calls, slots, present, ends, gone)
-redis.call('HSET', head, 'epoch', ARGV[1], 'issued', ARGV[3], 'serving', ARGV[4],
+local serving = math.max(tonumber(ARGV[4]), count('serving'))
+redis.call('DEL', head, slots)
+redis.call('HSET', head, 'epoch', ARGV[1], 'issued', ARGV[3], 'serving', serving,
+  'run_id', string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'),
   'gap_lo', ARGV[5], 'gap_hi', ARGV[3], 'amnesty_by', string.format('%.0f', clock() + tonumber(ARGV[6])))
 for i = 7, #ARGV, 2 do redis.call('ZADD', slots, ARGV[i + 1], ARGV[i]) end
 return {'ok'}
