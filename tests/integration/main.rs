@@ -5,6 +5,7 @@
 mod support;
 
 mod clocks;
+mod drain;
 mod idempotency;
 mod jobs;
 mod journey;
