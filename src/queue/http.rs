@@ -17,7 +17,7 @@ use crate::catalog::ConcertId;
 use crate::catalog::domain::Order;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::Id;
+use crate::platform::http::{Cached, Id};
 
 /// The line's routes.
 pub fn router(queue: Arc<Queue>) -> OpenApiRouter {
@@ -129,7 +129,11 @@ fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 /// The public state of a line.
 #[utoipa::path(get, path = "/v1/concerts/{id}/queue", tag = "queue", params(("id" = ConcertId, Path, description = "The concert")),
     responses((status = 200, body = QueueView), (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
-async fn show(State(queue): State<Arc<Queue>>, Id(concert): Id<ConcertId>) -> Result<Response, Problem> {
+async fn show(
+    State(queue): State<Arc<Queue>>,
+    Id(concert): Id<ConcertId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let sale = queue.get_sale(concert).await?;
     let now = queue.now();
     let view = sale.view(|state| QueueView {
@@ -147,7 +151,7 @@ async fn show(State(queue): State<Arc<Queue>>, Id(concert): Id<ConcertId>) -> Re
         seats_left: state.supply.map(|supply| supply.available),
         draw: DrawView { commitment: sale.commitment.clone(), lobby_size: state.lobby_size, seed: None },
     });
-    Ok(([(header::CACHE_CONTROL, "public, max-age=1")], Json(view)).into_response())
+    Ok(Cached::json(&view, "public, max-age=1")?.answer(&headers))
 }
 
 /// Takes a place in the line, or shows the one that the buyer has.
