@@ -74,12 +74,12 @@ impl Client {
 }
 
 impl Crowd {
-    async fn over(world: &World, bases: &[&String], forgives: bool) -> Self {
+    async fn over(world: &World, bases: &[&str], forgives: bool) -> Self {
         let buyers = Buyer::many(&world.state(&[]), u32::try_from(CLIENTS).expect("few")).await;
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let clients = buyers.into_iter().map(|buyer| {
             let (stop, answered) = (stop.clone(), answered.clone());
-            let apis = bases.iter().map(|base| Api::at(vec![(*base).clone()])).collect();
+            let apis = bases.iter().map(|base| Api::at(vec![(*base).to_owned()])).collect();
             let client = Client { buyer, apis, forgives };
             tokio::spawn(async move {
                 let charged = client.go_on(&stop, &answered).await;
@@ -100,9 +100,9 @@ impl Crowd {
     }
 
     /// Stops, and asserts that every charge that was answered was made, once, and nothing else.
-    async fn assert_charged(self, survivor: &String) {
+    async fn assert_charged(self, survivor: &str) {
         self.stop.store(true, Ordering::Relaxed);
-        let api = Api::at(vec![survivor.clone()]);
+        let api = Api::at(vec![survivor.to_owned()]);
         let mut total = 0;
         for client in self.clients {
             let (client, charged) = client.await.expect("every request is answered");

@@ -6,9 +6,12 @@ mod support;
 
 mod clocks;
 mod drain;
+mod edge;
 mod idempotency;
 mod jobs;
 mod journey;
+mod limits;
+mod operations;
 mod outbox;
 mod races;
 mod statements;

@@ -131,7 +131,8 @@ impl World {
     pub async fn lock_points(&self, buyer: &Buyer) -> MySqlConnection {
         let mut sql = self.sql().await;
         sql.execute("START TRANSACTION").await.expect("a transaction");
-        let lock = "INSERT INTO points_accounts (user_id, balance, entries, changed_at) VALUES (?, 0, 0, UTC_TIMESTAMP(6))";
+        let lock =
+            "INSERT INTO points_accounts (user_id, balance, entries, changed_at) VALUES (?, 0, 0, UTC_TIMESTAMP(6))";
         let user: uuid::Uuid = buyer.id.parse().expect("an id");
         sqlx::query(lock).bind(user).execute(&mut sql).await.expect("a buyer without points yet");
         sql
