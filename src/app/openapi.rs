@@ -32,9 +32,17 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         ("500", "internal"),
         ("503", "overloaded, read_only, unavailable or timed_out, with Retry-After"),
     ];
-    for item in document.paths.paths.values_mut() {
-        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
-        for operation in operations.into_iter().flatten() {
+    for (path, item) in &mut document.paths.paths {
+        let operations = [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("put", &mut item.put),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
+        ];
+        for (method, operation) in operations {
+            let Some(operation) = operation else { continue };
+            operation.operation_id = Some(operation_id(method, path));
             let signed_in = operation.security.is_some();
             let mut add = |status: &str, text: &str| {
                 let responses = &mut operation.responses.responses;
@@ -50,6 +58,16 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         }
     }
     document
+}
+
+/// `get_concerts_by_id_queue`: handlers of different features may share a name, ids must not.
+fn operation_id(method: &str, path: &str) -> String {
+    let parts = path.split('/').filter(|part| !part.is_empty() && *part != "v1");
+    let words = parts.map(|part| match part.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        Some(name) => format!("by_{name}"),
+        None => part.replace('-', "_"),
+    });
+    std::iter::once(method.to_owned()).chain(words).collect::<Vec<String>>().join("_")
 }
 
 fn problem(text: &str) -> utoipa::openapi::Response {

@@ -5,10 +5,14 @@
 mod support;
 
 mod clocks;
+mod drain;
+mod edge;
 mod idempotency;
 mod jobs;
 mod journey;
+mod limits;
 mod line;
+mod operations;
 mod outbox;
 mod races;
 mod statements;

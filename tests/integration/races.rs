@@ -14,7 +14,7 @@ async fn one_seat_goes_to_one_of_two_hundred() {
     let (one, two) = (world.instance().await, world.instance().await);
     let api = Api::over(&[&one, &two]);
     let sale = Sale::new(&api, &one, &Plan::default()).await;
-    let buyers = Buyer::many(&one, 200).await;
+    let buyers = Buyer::many(&one.state, 200).await;
     let passes = join_all(buyers.iter().map(|buyer| buyer.enter(&api, &sale))).await;
     let tries =
         buyers.iter().zip(&passes).map(|(buyer, pass)| buyer.try_hold(&api, &sale.performances[0], pass, &["A-1-1"]));
@@ -70,7 +70,7 @@ async fn slots_are_never_more_than_allowed() {
     let api = Api::over(&[&one, &two]);
     let queue = json!({"admit_per_second": 10_000, "max_active": 7, "claim_secs": 60, "session_secs": 600});
     let sale = Sale::new(&api, &one, &Plan { queue, ..Plan::default() }).await;
-    let buyers = Buyer::many(&one, 60).await;
+    let buyers = Buyer::many(&one.state, 60).await;
     let base = format!("/v1/concerts/{}/queue", sale.concert);
     let stay = async |buyer: &Buyer| {
         let pass = buyer.enter(&api, &sale).await;

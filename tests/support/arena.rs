@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use frontrow::app::state::State;
 use frontrow::platform::config::Secret;
 use serde_json::{Value, json};
 
@@ -62,8 +63,8 @@ impl Buyer {
     }
 
     /// Makes many at once, without hashing a password for each.
-    pub async fn many(instance: &Instance, count: u32) -> Vec<Self> {
-        let made = instance.state.accounts.create_many(count, "a long enough one").await.expect("buyers");
+    pub async fn many(state: &State, count: u32) -> Vec<Self> {
+        let made = state.accounts.create_many(count, "a long enough one").await.expect("buyers");
         made.into_iter().map(|(id, token)| Self { id: id.to_string(), token }).collect()
     }
 

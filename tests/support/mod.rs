@@ -6,12 +6,16 @@
 
 pub mod api;
 pub mod arena;
+pub mod process;
+pub mod wire;
 pub mod world;
 
 use std::time::{Duration, Instant};
 
 pub use api::{Api, Reply};
 pub use arena::{Buyer, Sale};
+pub use process::Process;
+pub use wire::Wire;
 pub use world::{Instance, World};
 
 /// Longest wait for background work, far above what it takes.

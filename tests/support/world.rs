@@ -13,11 +13,11 @@ use frontrow::app::{audit, serve};
 use frontrow::platform::clock::Clock;
 use frontrow::platform::db;
 use frontrow::platform::shutdown::Shutdown;
-use sqlx::{Connection as _, MySqlConnection};
+use sqlx::{Connection as _, Executor as _, MySqlConnection, Row as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::Api;
+use super::{Api, Buyer};
 
 const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
 
@@ -135,6 +135,33 @@ impl World {
     /// A connection to the world's database, for looking behind the API.
     pub async fn sql(&self) -> MySqlConnection {
         MySqlConnection::connect(&self.database).await.expect("the world's database")
+    }
+
+    /// Locks a buyer's points until the connection is dropped: their charges and payments wait.
+    pub async fn lock_points(&self, buyer: &Buyer) -> MySqlConnection {
+        let mut sql = self.sql().await;
+        sql.execute("START TRANSACTION").await.expect("a transaction");
+        let lock =
+            "INSERT INTO points_accounts (user_id, balance, entries, changed_at) VALUES (?, 0, 0, UTC_TIMESTAMP(6))";
+        let user: uuid::Uuid = buyer.id.parse().expect("an id");
+        sqlx::query(lock).bind(user).execute(&mut sql).await.expect("a buyer without points yet");
+        sql
+    }
+
+    /// Waits until somebody waits for that lock.
+    pub async fn wait_for_waiter(&self) {
+        let (_, name) = self.database.rsplit_once('/').expect("a database in the URL");
+        super::eventually("a request to wait for the lock", || async {
+            let rows = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.expect("the connections");
+            let mut waiting = rows.iter().filter(|row| {
+                // A statement is shown with the bytes that were bound, which need not be text.
+                let bytes = |column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).ok().flatten();
+                let text = |column| String::from_utf8_lossy(&bytes(column).unwrap_or_default()).into_owned();
+                text("db") == name && text("Info").contains("points_accounts")
+            });
+            waiting.next().map(drop)
+        })
+        .await;
     }
 
     /// A connection to Redis, for the same.

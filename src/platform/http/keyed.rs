@@ -1,10 +1,13 @@
 //! Bodies that come with an `Idempotency-Key`, and answers that are kept for a repeat.
 
+use std::error::Error;
+
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_body_util::LengthLimitError;
 use ring::digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,9 +60,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for KeyedBody<T> {
         let key = key_of(&parts.headers)?;
         // The layer in front bounds the body.
         let bytes = to_bytes(body, usize::MAX).await.map_err(|error| {
-            let too_large = std::error::Error::source(&error)
-                .is_some_and(<dyn std::error::Error + 'static>::is::<http_body_util::LengthLimitError>);
-            unreadable(if too_large { 413 } else { 400 })
+            // How deep the limit's own error lies depends on the layers in front.
+            let mut causes = std::iter::successors(Error::source(&error), |&cause| cause.source());
+            unreadable(if causes.any(<dyn Error>::is::<LengthLimitError>) { 413 } else { 400 })
         })?;
         let mut context = digest::Context::new(&digest::SHA256);
         for part in [parts.method.as_str().as_bytes(), parts.uri.path().as_bytes(), &bytes] {

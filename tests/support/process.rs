@@ -1,0 +1,109 @@
+//! Real processes of the program, for what only a process can do: signals, exit codes, sudden death.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use serde_json::Value;
+
+use super::{Api, World, eventually};
+
+/// A running or ended process. Dropping it kills and reaps it.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `frontrow <arguments>` with the world's settings and these over them, and nothing else of ours.
+    pub fn spawn(world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
+        let name = format!("process-{}.log", uuid::Uuid::new_v4().simple());
+        let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let output = File::create(&log).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_frontrow"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FRONTROW__") {
+                command.env_remove(name);
+            }
+        }
+        command.envs(world.environment().iter().cloned()).env("FRONTROW__HTTP__ADDR", "127.0.0.1:0");
+        command.envs(extra.iter().copied()).args(arguments).stdin(Stdio::null());
+        command.stdout(output.try_clone().expect("one file for both")).stderr(output);
+        Self { child: command.spawn().expect("the program starts"), log }
+    }
+
+    /// Starts an instance and waits until it is ready. Gives its address too.
+    pub async fn serve(world: &World, extra: &[(&str, &str)]) -> (Self, String) {
+        let mut process = Self::spawn(world, &["serve"], extra);
+        // The port was chosen by the operating system, so no other process can take it before.
+        let base = eventually("the instance to say its address", || {
+            assert!(process.status().is_none(), "the instance ended while starting: {}", process.output());
+            let address = process.output().lines().find_map(address_of);
+            async move { address }
+        })
+        .await;
+        let api = Api::at(vec![base.clone()]);
+        eventually("the instance to be ready", || async {
+            (api.try_get("/readyz").await?.status == 200).then_some(())
+        })
+        .await;
+        (process, base)
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends SIGKILL.
+    pub fn kill(&self) {
+        self.signal("-KILL");
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().expect("the kill command");
+        assert!(sent.success(), "{signal} could not be sent");
+    }
+
+    /// What it said so far, on both outputs.
+    pub fn output(&self) -> String {
+        fs::read_to_string(&self.log).expect("its log")
+    }
+
+    /// How it ended, if it did.
+    pub fn status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of ours")
+    }
+
+    /// Waits until it has said this.
+    pub async fn wait_for(&self, text: &str) {
+        eventually(text, || async { self.output().contains(text).then_some(()) }).await;
+    }
+
+    /// Waits for its end and gives its exit code; none where a signal ended it.
+    pub async fn end(&mut self) -> Option<i32> {
+        let status = eventually("the process to end", || {
+            let status = self.status();
+            async move { status }
+        });
+        status.await.code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only where it has been reaped already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if !std::thread::panicking() {
+            drop(fs::remove_file(&self.log));
+        }
+    }
+}
+
+fn address_of(line: &str) -> Option<String> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    (event["message"] == "serving").then_some(())?;
+    Some(format!("http://{}", event["addr"].as_str()?))
+}
