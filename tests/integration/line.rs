@@ -16,7 +16,7 @@ async fn places_survive_the_loss_of_redis() {
     let api = Api::over(&[&one, &two]);
     let queue = json!({"admit_per_second": 1000, "max_active": 2, "claim_secs": 60, "session_secs": 600});
     let sale = Sale::new(&api, &one, &Plan { queue, ..Plan::default() }).await;
-    let buyers = Buyer::many(&one, 8).await;
+    let buyers = Buyer::many(&one.state, 8).await;
     let mut tickets = Vec::new();
     for buyer in &buyers {
         tickets.push(buyer.join(&api, &sale).await);
@@ -72,7 +72,7 @@ async fn a_new_instance_that_finds_redis_empty_calls_nobody_early() {
     // One is inside for ten minutes, everybody else waits.
     let queue = json!({"admit_per_second": 1000, "max_active": 1, "claim_secs": 60, "session_secs": 600});
     let sale = Sale::new(&api, &one, &Plan { queue, ..Plan::default() }).await;
-    let buyers = Buyer::many(&one, 6).await;
+    let buyers = Buyer::many(&one.state, 6).await;
     buyers[0].enter(&api, &sale).await;
     let mut tickets = Vec::new();
     for buyer in &buyers[1..] {
@@ -179,7 +179,7 @@ async fn numbers_are_never_issued_twice_while_redis_is_wiped() {
     let api = Api::over(&[&one, &two]);
     let queue = json!({"admit_per_second": 1, "max_active": 1, "claim_secs": 60, "session_secs": 600});
     let sale = Sale::new(&api, &one, &Plan { queue, ..Plan::default() }).await;
-    let buyers = Buyer::many(&one, 120).await;
+    let buyers = Buyer::many(&one.state, 120).await;
     let path = format!("/v1/concerts/{}/queue/tickets", sale.concert);
     let join = async |buyer: &Buyer| {
         eventually("a place", || async {
