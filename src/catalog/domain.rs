@@ -29,6 +29,7 @@ pub struct Settings {
     pub venue_seats_max: u32,
     pub performances_max: usize,
     pub concert_seats_max: u32,
+    pub creation_timeout_secs: u64,
 }
 
 /// `[warmer]`.

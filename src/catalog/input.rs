@@ -267,7 +267,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { venue_seats_max: 100_000, performances_max: 2, concert_seats_max: 120 }
+        Settings { venue_seats_max: 100_000, performances_max: 2, concert_seats_max: 120, creation_timeout_secs: 60 }
     }
 
     fn valid() -> NewConcert {

@@ -1,6 +1,7 @@
 //! What operators do: create venues and concerts, change concerts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -54,9 +55,16 @@ impl Catalog {
     pub async fn create_concert(&self, user: UserId, key: RequestKey, concert: NewConcert) -> Result<Answer, Problem> {
         concert.check(&self.settings)?;
         let (settings, clock, ports) = (self.settings.clone(), self.clock.clone(), self.ports.clone());
+        let limit = Duration::from_secs(settings.creation_timeout_secs);
         let input = ConcertCreation { concert, settings, clock, ports };
         self.idempotency
-            .once("catalog.create_concert", user.0, key, input, |conn, input| Box::pin(create_concert(conn, input)))
+            .once_within(
+                "catalog.create_concert",
+                limit,
+                user.0,
+                key,
+                (input, |conn, input| Box::pin(create_concert(conn, input))),
+            )
             .await
     }
 

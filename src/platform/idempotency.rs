@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sqlx::Row as _;
@@ -87,14 +88,29 @@ impl Idempotency {
         input: I,
         body: Body<I, Answer>,
     ) -> Result<Answer, Problem> {
+        self.once_within(name, self.db.unit_limit(), user, request, (input, body)).await
+    }
+
+    /// As [`Idempotency::once`], with a time limit of its own.
+    ///
+    /// # Errors
+    /// As [`Idempotency::once`].
+    pub async fn once_within<I: Send + Sync + 'static>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        user: Uuid,
+        request: RequestKey,
+        (input, body): (I, Body<I, Answer>),
+    ) -> Result<Answer, Problem> {
         let Some(key) = request.key else {
-            return self.db.in_tx(name, input, body).await;
+            return self.db.in_tx_within(name, limit, input, body).await;
         };
         let Some(mark) = Mark::begin(&self.running, user, &key) else {
             return Err(in_flight());
         };
         let keyed = Keyed { user, key, fingerprint: request.fingerprint, input, body, _mark: mark };
-        self.db.in_tx(name, keyed, |conn, keyed| run(conn, keyed)).await
+        self.db.in_tx_within(name, limit, keyed, |conn, keyed| run(conn, keyed)).await
     }
 
     /// Forgets keys past their time, at most `limit` of them. Returns how many.

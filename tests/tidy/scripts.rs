@@ -83,7 +83,12 @@ fn names_key(line: &str) -> bool {
     let code = line.split("--").next().unwrap_or_default();
     ["redis.call(", "redis.pcall("].iter().any(|call| {
         let mut calls = code.split(call).skip(1);
-        calls.any(|rest| rest.split_once(',').is_some_and(|(_, key)| key.trim_start().starts_with(['"', '\''])))
+        // What INFO takes is the name of a section, not a key.
+        let takes_key = |command: &str| !command.trim().trim_matches(['"', '\'']).eq_ignore_ascii_case("info");
+        calls.any(|rest| {
+            let call = rest.split_once(',');
+            call.is_some_and(|(command, key)| takes_key(command) && key.trim_start().starts_with(['"', '\'']))
+        })
     })
 }
 

@@ -28,6 +28,12 @@ local function count(field)
   return tonumber(redis.call('HGET', head, field) or '0')
 end
 
+-- Which Redis this is: another one after each start, so a line that was made in another one may be older than what was
+-- answered from it.
+local function run_id()
+  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
 -- Takes lapsed calls and ended slots away, a bounded number at a time. Returns how many calls lapsed.
 local function sweep(now)
   local lapsed = redis.call('ZRANGEBYSCORE', calls, '-inf', now, 'LIMIT', 0, 200)

@@ -10,7 +10,7 @@ if epoch >= tonumber(ARGV[1]) then return {'newer'} end
 local serving = math.max(tonumber(ARGV[4]), count('serving'))
 redis.call('DEL', head, slots)
 redis.call('HSET', head, 'epoch', ARGV[1], 'issued', ARGV[3], 'serving', serving,
-  'run_id', string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'),
+  'run_id', run_id(),
   'gap_lo', ARGV[5], 'gap_hi', ARGV[3], 'amnesty_by', string.format('%.0f', clock() + tonumber(ARGV[6])))
 for i = 7, #ARGV, 2 do redis.call('ZADD', slots, ARGV[i + 1], ARGV[i]) end
 return {'ok'}

@@ -6,7 +6,7 @@
 -- ATOMIC because the bucket, the slots and the calls are read and advanced together: ranks are called once and in order.
 -- A clock that goes back refills nothing and reverses nothing.
 if is_cold() then return {'cold'} end
-if redis.call('HGET', head, 'run_id') ~= string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') then
+if redis.call('HGET', head, 'run_id') ~= run_id() then
   -- Redis was restarted, or another one took its place: it may be older than what was answered.
   redis.call('HSET', head, 'epoch', '0')
   return {'cold'}
