@@ -1,6 +1,8 @@
 //! Nothing is unbounded: who is slow, who is too many and what takes too long get an end or a clear answer, and
 //! everybody else is served meanwhile.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::{Api, Buyer, Reply, Wire, World, eventually};
@@ -86,7 +88,9 @@ async fn a_request_that_takes_too_long_is_told_and_can_be_repeated() {
     let api = Api::over(&[&one]);
     let buyer = Buyer::many(&one.state, 1).await.remove(0);
     let lock = world.lock_points(&buyer).await;
+    let started = Instant::now();
     let late = charge(&api, &buyer).await;
+    assert!(started.elapsed() < Duration::from_secs(8), "the limit is far below the default of ten seconds");
     assert!(late.header("retry-after").is_some());
     late.expect_problem(503, "timed_out");
     // Its unit of work goes on: the same key finds it running, and then done.
