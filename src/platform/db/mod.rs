@@ -135,7 +135,7 @@ impl Db {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
-        self.unit(name, Kind::Transaction, input, body).await
+        self.unit(name, Kind::Transaction, self.unit_limit(), input, body).await
     }
 
     /// Runs statements that only read, each on its own.
@@ -147,10 +147,39 @@ impl Db {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
-        self.unit(name, Kind::Read, input, body).await
+        self.unit(name, Kind::Read, self.unit_limit(), input, body).await
     }
 
-    async fn unit<I, T>(&self, name: &'static str, kind: Kind, input: I, body: Body<I, T>) -> Result<T, Problem>
+    /// As [`Db::read`], with a time limit of its own: for what nobody waits for and takes longer.
+    ///
+    /// # Errors
+    /// As [`Db::in_tx`].
+    pub async fn read_within<I, T>(
+        &self,
+        name: &'static str,
+        limit: Duration,
+        input: I,
+        body: Body<I, T>,
+    ) -> Result<T, Problem>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.unit(name, Kind::Read, limit, input, body).await
+    }
+
+    fn unit_limit(&self) -> Duration {
+        Duration::from_millis(self.settings.unit_timeout_ms)
+    }
+
+    async fn unit<I, T>(
+        &self,
+        name: &'static str,
+        kind: Kind,
+        limit: Duration,
+        input: I,
+        body: Body<I, T>,
+    ) -> Result<T, Problem>
     where
         I: Send + Sync + 'static,
         T: Send + 'static,
@@ -158,7 +187,7 @@ impl Db {
         let db = self.clone();
         let task = tokio::spawn(async move {
             let started = Instant::now();
-            let result = db.run(name, kind, &input, body).await.map_err(|problem| kind.name_failure(problem));
+            let result = db.run(name, kind, limit, &input, body).await.map_err(|problem| kind.name_failure(problem));
             metrics::db_unit(name, result.as_ref().err().map(Problem::code), started.elapsed());
             result
         });
@@ -168,13 +197,20 @@ impl Db {
         }
     }
 
-    async fn run<I, T>(&self, name: &'static str, kind: Kind, input: &I, body: Body<I, T>) -> Result<T, Problem> {
+    async fn run<I, T>(
+        &self,
+        name: &'static str,
+        kind: Kind,
+        limit: Duration,
+        input: &I,
+        body: Body<I, T>,
+    ) -> Result<T, Problem> {
         let Ok(_place) = self.waiting.try_acquire() else {
             return Err(Problem::new(&codes::OVERLOADED).fault_of(Fault::Exhausted));
         };
         let mut attempt = 0;
         loop {
-            let result = self.attempt(kind, input, body).await;
+            let result = self.attempt(kind, limit, input, body).await;
             let fault = result.as_ref().err().and_then(Problem::fault);
             match fault {
                 Some(fault) if fault.is_retryable() && attempt < self.settings.retries_max => {
@@ -187,11 +223,10 @@ impl Db {
         }
     }
 
-    async fn attempt<I, T>(&self, kind: Kind, input: &I, body: Body<I, T>) -> Result<T, Problem> {
+    async fn attempt<I, T>(&self, kind: Kind, limit: Duration, input: &I, body: Body<I, T>) -> Result<T, Problem> {
         let inner = self.acquire().await?;
         let _lease = Lease::begin(&self.leased);
         let mut conn = Conn { inner, offset_micros: self.clock.offset_micros() };
-        let limit = Duration::from_millis(self.settings.unit_timeout_ms);
         // A body that panics leaves its transaction open, which the next unit's START TRANSACTION would commit.
         let work = AssertUnwindSafe(kind.run(&mut conn, input, body)).catch_unwind();
         let outcome = tokio::time::timeout(limit, work).await;
