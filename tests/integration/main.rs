@@ -12,5 +12,6 @@ mod journey;
 mod line;
 mod outbox;
 mod races;
+mod readiness;
 mod statements;
 mod units;
