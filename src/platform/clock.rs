@@ -80,6 +80,10 @@ impl<'de> Deserialize<'de> for Timestamp {
         let parsed = DateTime::parse_from_rfc3339(&text)
             .map_err(|_| de::Error::custom("expected an RFC 3339 time such as 2026-11-21T12:00:00Z"))?
             .with_timezone(&Utc);
+        // chrono carries a leap second as more than a second's worth of nanoseconds, which neither MySQL nor sqlx takes.
+        if chrono::Timelike::nanosecond(&parsed) >= 1_000_000_000 {
+            return Err(de::Error::custom("expected a time without a leap second"));
+        }
         // MySQL's DATETIME covers these years only.
         let year = chrono::Datelike::year(&parsed);
         if !(1970..=9998).contains(&year) {
@@ -195,6 +199,13 @@ mod tests {
         let text = serde_json::to_string(&time).unwrap();
         assert_eq!(text, "\"2023-11-14T22:13:20.123Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), time);
+    }
+
+    #[test]
+    fn leap_seconds_are_refused() {
+        assert!(serde_json::from_str::<Timestamp>("\"2016-12-31T23:59:60Z\"").is_err());
+        assert!(serde_json::from_str::<Timestamp>("\"2016-12-31T23:59:60.5+00:00\"").is_err());
+        assert!(serde_json::from_str::<Timestamp>("\"2016-12-31T23:59:59.999Z\"").is_ok());
     }
 
     #[test]
