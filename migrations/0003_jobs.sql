@@ -9,5 +9,7 @@ CREATE TABLE jobs (
     fence BIGINT UNSIGNED NOT NULL,
     last_result VARCHAR(500) NULL,
     last_ended_at DATETIME(6) NULL,
+    -- When the last run that succeeded began: what changed since then was not worked on completely.
+    last_ok_at DATETIME(6) NULL,
     KEY by_due (due_at)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

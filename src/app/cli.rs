@@ -136,15 +136,27 @@ fn state(file: Option<&std::path::Path>, logs: bool) -> anyhow::Result<State> {
 async fn audit(file: Option<&std::path::Path>) -> anyhow::Result<ExitCode> {
     let config = Config::load(file, &[])?;
     let db = db::Db::new(&config.database, Clock::default())?;
-    let report = audit::run(&db, None).await?;
+    let report = audit::run(&db, &config.jobs, None).await;
     for finding in &report.findings {
-        let word = if finding.breaches.is_empty() { "holds " } else { "BROKEN" };
+        let word = match (&finding.error, finding.breaches.is_empty()) {
+            (Some(_), _) => "FAILED",
+            (None, true) => "holds ",
+            (None, false) => "BROKEN",
+        };
         println!("{word}  {:<32} {}", finding.invariant, finding.promise);
-        for breach in &finding.breaches {
-            println!("        {breach}");
+        for line in finding.breaches.iter().chain(&finding.error) {
+            println!("        {line}");
         }
     }
-    println!("{}", if report.is_clean { "The audit is clean." } else { "The audit found breaches." });
+    let is_complete = report.findings.iter().all(|finding| finding.error.is_none());
+    println!(
+        "{}",
+        match (report.is_clean, is_complete) {
+            (true, _) => "The audit is clean.",
+            (false, true) => "The audit found breaches.",
+            (false, false) => "The audit could not check everything.",
+        }
+    );
     Ok(if report.is_clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -68,10 +68,10 @@ struct Checks {
 /// should get no new requests.
 async fn readiness(state: Arc<State>, shutdown: Shutdown) -> Response {
     let (mysql, redis) = tokio::join!(
-        tokio::time::timeout(PROBE_MAX, state.db.align_clock()),
+        tokio::time::timeout(PROBE_MAX, state.db.is_reachable()),
         tokio::time::timeout(PROBE_MAX, state.redis.ping()),
     );
-    let (mysql, redis) = (matches!(mysql, Ok(Ok(()))), matches!(redis, Ok(Ok(()))));
+    let (mysql, redis) = (mysql == Ok(true), matches!(redis, Ok(Ok(()))));
     let draining = shutdown.is_requested();
     let word = |ok| if ok { "ok" } else { "unreachable" };
     let (code, status) = match (mysql && !draining, redis) {

@@ -33,7 +33,7 @@ pub fn routes(state: &State) -> OpenApiRouter {
         .merge(points::http::router(state.points.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
         .merge(queue::admin::router(state.queue.clone()))
-        .merge(audit::router(state.db.clone()))
+        .merge(audit::router(state.db.clone(), state.config.jobs.clone()))
         .merge(operations::router())
 }
 

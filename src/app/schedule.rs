@@ -64,9 +64,9 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
 #[must_use]
 pub fn jobs(state: &State) -> Jobs {
     let settings = state.config.jobs.clone();
-    let audit_every = settings.audit_every_secs;
+    let (audit_every, audit) = (settings.audit_every_secs, audit::job(state.db.clone(), settings.clone()));
     Jobs::new(state.db.clone(), settings)
-        .every("audit", audit_every, audit::job(state.db.clone()))
+        .every("audit", audit_every, audit)
         .every(
             "idempotency.tidy",
             600,

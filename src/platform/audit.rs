@@ -36,28 +36,48 @@ pub struct Finding {
     pub promise: String,
     /// Descriptions of what breaks it, at most [`SHOWN_MAX`].
     pub breaches: Vec<String>,
+    /// Why it could not be checked; nothing is known of it then.
+    pub error: Option<String>,
 }
 
-/// Checks every invariant on what changed since `since`, or on everything.
-///
-/// # Errors
-/// Where a statement fails.
+impl Finding {
+    /// Whether it was checked and holds.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.error.is_none() && self.breaches.is_empty()
+    }
+}
+
+/// Checks every invariant on what changed since `since`, or on everything, each within `limit`. One that cannot be
+/// checked does not keep the others from being checked.
 pub async fn check(
     db: &Db,
+    limit: Duration,
     invariants: &'static [&'static [Invariant]],
     since: Option<Timestamp>,
-) -> Result<Vec<Finding>, Problem> {
+) -> Vec<Finding> {
     let mut findings = Vec::new();
     for invariant in invariants.iter().flat_map(|list| list.iter()) {
         let input = (invariant, since);
-        let breaches = db.read("audit.check", input, |conn, (invariant, since)| run(conn, invariant, *since)).await?;
-        metrics::invariant(invariant.name, breaches.len());
+        let outcome =
+            db.read_within("audit.check", limit, input, |conn, (invariant, since)| run(conn, invariant, *since)).await;
+        let (breaches, error) = match outcome {
+            Ok(breaches) => {
+                metrics::invariant(invariant.name, breaches.len());
+                (breaches, None)
+            }
+            Err(problem) => {
+                metrics::audit_failure(invariant.name);
+                tracing::warn!(invariant = invariant.name, %problem, "invariant not checked");
+                (Vec::new(), Some(problem.to_string()))
+            }
+        };
         if !breaches.is_empty() {
             tracing::error!(invariant = invariant.name, breaches = breaches.len(), "invariant broken");
         }
-        findings.push(Finding { invariant: invariant.name.into(), promise: invariant.promise.into(), breaches });
+        findings.push(Finding { invariant: invariant.name.into(), promise: invariant.promise.into(), breaches, error });
     }
-    Ok(findings)
+    findings
 }
 
 fn run<'c>(

@@ -78,6 +78,13 @@ impl Breaker {
         self.lock().last_success.is_some_and(|last| last >= instant)
     }
 
+    /// Whether somebody got an answer since `instant`, and nobody failed to get one after that.
+    #[must_use]
+    pub fn has_answered_since(&self, instant: Instant) -> bool {
+        let inner = self.lock();
+        inner.failures_in_a_row == 0 && inner.last_success.is_some_and(|last| last >= instant)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,5 +132,8 @@ mod tests {
         breaker.succeeded(now + PAUSE);
         assert!(breaker.has_succeeded_since(now));
         assert!(!breaker.has_succeeded_since(now + PAUSE * 2));
+        assert!(breaker.has_answered_since(now) && !breaker.has_answered_since(now + PAUSE * 2));
+        breaker.failed(now + PAUSE);
+        assert!(breaker.has_succeeded_since(now) && !breaker.has_answered_since(now));
     }
 }

@@ -6,11 +6,16 @@
 //! [`Clock::offset_millis`], and [`Clock::now`] adds it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The database's clock may have been read at any moment of the round trip: longer ones tell little.
+const ROUND_TRIP_MAX: Duration = Duration::from_millis(50);
+/// Slow readings in a row that are dropped before one is believed: about a minute of them.
+const DROPS_MAX: u32 = 12;
 
 /// An instant in UTC with microseconds, written as RFC 3339 with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
@@ -75,6 +80,10 @@ impl<'de> Deserialize<'de> for Timestamp {
         let parsed = DateTime::parse_from_rfc3339(&text)
             .map_err(|_| de::Error::custom("expected an RFC 3339 time such as 2026-11-21T12:00:00Z"))?
             .with_timezone(&Utc);
+        // chrono carries a leap second as more than a second's worth of nanoseconds, which neither MySQL nor sqlx takes.
+        if chrono::Timelike::nanosecond(&parsed) >= 1_000_000_000 {
+            return Err(de::Error::custom("expected a time without a leap second"));
+        }
         // MySQL's DATETIME covers these years only.
         let year = chrono::Datelike::year(&parsed);
         if !(1970..=9998).contains(&year) {
@@ -103,6 +112,8 @@ impl utoipa::ToSchema for Timestamp {
 pub struct Clock {
     /// What MySQL's clock reads minus what this machine's reads, in microseconds.
     alignment: Arc<AtomicI64>,
+    /// How many more imprecise readings of MySQL's clock are dropped: none before the first precise one.
+    drops: Arc<AtomicU32>,
     /// The tests' offset, in microseconds. Nothing outside `test-kit` can make it differ from zero.
     offset: Arc<AtomicI64>,
 }
@@ -112,7 +123,7 @@ impl Clock {
     #[cfg(feature = "test-kit")]
     #[must_use]
     pub fn with_offset(offset: Arc<AtomicI64>) -> Self {
-        Self { alignment: Arc::default(), offset }
+        Self { offset, ..Self::default() }
     }
 
     /// The present instant, on the database's clock as far as it is known.
@@ -134,8 +145,14 @@ impl Clock {
         self.offset_micros() / 1000
     }
 
-    /// Takes over the database's clock: `database_now` was read (offset included) within `round_trip`.
+    /// Takes over the database's clock: `database_now` was read (offset included) within `round_trip`. Slow readings
+    /// are dropped, unless there have been no others for long.
     pub fn align(&self, database_now: Timestamp, round_trip: Duration) {
+        if round_trip <= ROUND_TRIP_MAX {
+            self.drops.store(DROPS_MAX, Ordering::Relaxed);
+        } else if self.drops.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |drops| drops.checked_sub(1)).is_ok() {
+            return;
+        }
         let middle = database_now.plus(round_trip / 2);
         let unaligned = wall() + TimeDelta::microseconds(self.offset_micros());
         self.alignment.store(middle.micros() - unaligned.timestamp_micros(), Ordering::Relaxed);
@@ -161,11 +178,34 @@ mod tests {
     }
 
     #[test]
+    fn slow_readings_are_dropped_while_there_are_better_ones() {
+        let (clock, slow) = (Clock::default(), Duration::from_millis(51));
+        let (now, hour) = (clock.now(), Duration::from_hours(1));
+        let is_ahead = |clock: &Clock| clock.now() > now.plus(hour / 2);
+        clock.align(now.plus(hour), slow);
+        assert!(is_ahead(&clock), "the first is better than nothing");
+        clock.align(now, ROUND_TRIP_MAX);
+        for _ in 0..DROPS_MAX {
+            clock.align(now.plus(hour), slow);
+            assert!(!is_ahead(&clock));
+        }
+        clock.align(now.plus(hour), slow);
+        assert!(is_ahead(&clock), "the network is slow");
+    }
+
+    #[test]
     fn times_are_written_with_milliseconds_and_read_back() {
         let time = Timestamp::from_millis(1_700_000_000_123).unwrap();
         let text = serde_json::to_string(&time).unwrap();
         assert_eq!(text, "\"2023-11-14T22:13:20.123Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), time);
+    }
+
+    #[test]
+    fn leap_seconds_are_refused() {
+        assert!(serde_json::from_str::<Timestamp>("\"2016-12-31T23:59:60Z\"").is_err());
+        assert!(serde_json::from_str::<Timestamp>("\"2016-12-31T23:59:60.5+00:00\"").is_err());
+        assert!(serde_json::from_str::<Timestamp>("\"2016-12-31T23:59:59.999Z\"").is_ok());
     }
 
     #[test]

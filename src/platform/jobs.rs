@@ -25,14 +25,17 @@ use super::telemetry::metrics;
 
 const ENSURE: &str = "INSERT INTO jobs (name, every_secs, due_at, fence) VALUES (?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, 0) \
      ON DUPLICATE KEY UPDATE every_secs = VALUES(every_secs)";
-const FIND_DUE_FOR_UPDATE: &str = "SELECT name, fence, last_ended_at FROM jobs WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+const FIND_DUE_FOR_UPDATE: &str = "SELECT name, fence, last_ok_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM jobs WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      AND (leased_until IS NULL OR leased_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) \
      ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED";
 const LEASE: &str = "UPDATE jobs SET fence = fence + 1, \
      leased_until = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL ? SECOND WHERE name = ?";
 const EXTEND: &str = "UPDATE jobs SET leased_until = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL ? SECOND WHERE name = ? AND fence = ?";
-const FINISH: &str = "UPDATE jobs SET leased_until = NULL, last_result = ?, last_ended_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
-     due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL every_secs SECOND WHERE name = ? AND fence = ?";
+const FINISH: &str = "UPDATE jobs SET leased_until = NULL, last_result = ?, last_ok_at = IF(?, ?, last_ok_at), \
+     last_ended_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL every_secs SECOND WHERE name = ? AND fence = ?";
+
+/// The result of a job that succeeded.
+pub const OK: &str = "ok";
 
 /// Most jobs that one tick starts.
 const PER_TICK_MAX: usize = 16;
@@ -52,8 +55,10 @@ pub struct Claim {
     pub name: String,
     /// Its fencing number: greater than that of every claim before.
     pub fence: u64,
-    /// When the run before this one ended.
-    pub last_ended_at: Option<Timestamp>,
+    /// When it was claimed.
+    pub claimed_at: Timestamp,
+    /// When the last run that succeeded was claimed.
+    pub last_ok_at: Option<Timestamp>,
 }
 
 /// The jobs of an instance.
@@ -156,7 +161,7 @@ impl Jobs {
         self.db.in_tx("jobs.claim", lease, |conn, lease| Box::pin(claim(conn, *lease))).await
     }
 
-    /// Marks a claimed job as ended. False where the claim was lost to another instance meanwhile.
+    /// Marks a claimed job as ended; it succeeded if the result is [`OK`]. False where the claim was lost to another instance meanwhile.
     ///
     /// # Errors
     /// Where the statement fails.
@@ -166,7 +171,8 @@ impl Jobs {
             .in_tx("jobs.finish", input, |conn, (claim, result)| {
                 Box::pin(async move {
                     let offset = conn.offset_micros();
-                    let query = sqlx::query(FINISH).bind(result).bind(offset).bind(offset).bind(&claim.name);
+                    let query = sqlx::query(FINISH).bind(result).bind(result == OK).bind(claim.claimed_at);
+                    let query = query.bind(offset).bind(offset).bind(&claim.name);
                     Ok(query.bind(claim.fence).execute(conn.sql()).await?.rows_affected() == 1)
                 })
             })
@@ -187,12 +193,12 @@ impl Jobs {
             }
         };
         let result = match outcome {
-            Ok(Ok(())) => "ok".to_owned(),
+            Ok(Ok(())) => OK.to_owned(),
             Ok(Err(problem)) => problem.to_string(),
             Err(panic) => panic.to_string(),
         };
-        metrics::job_run(&claim.name, result == "ok");
-        if result != "ok" {
+        metrics::job_run(&claim.name, result == OK);
+        if result != OK {
             tracing::warn!(job = claim.name, result, "job failed");
         }
         match self.finish(claim, &result).await {
@@ -223,11 +229,12 @@ impl Jobs {
 
 async fn claim(conn: &mut Conn, lease_secs: u32) -> Result<Option<Claim>, Problem> {
     let offset = conn.offset_micros();
-    let found = sqlx::query(FIND_DUE_FOR_UPDATE).bind(offset).bind(offset).fetch_optional(conn.sql()).await?;
+    let found =
+        sqlx::query(FIND_DUE_FOR_UPDATE).bind(offset).bind(offset).bind(offset).fetch_optional(conn.sql()).await?;
     let Some(row) = found else { return Ok(None) };
     let name: String = row.try_get("name")?;
     let fence: u64 = row.try_get("fence")?;
-    let last_ended_at = row.try_get("last_ended_at")?;
+    let (claimed_at, last_ok_at) = (row.try_get("now_at")?, row.try_get("last_ok_at")?);
     sqlx::query(LEASE).bind(offset).bind(lease_secs).bind(&name).execute(conn.sql()).await?;
-    Ok(Some(Claim { name, fence: fence + 1, last_ended_at }))
+    Ok(Some(Claim { name, fence: fence + 1, claimed_at, last_ok_at }))
 }

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
 mod clocks;
 mod drain;
 mod edge;
@@ -15,5 +16,6 @@ mod line;
 mod operations;
 mod outbox;
 mod races;
+mod readiness;
 mod statements;
 mod units;

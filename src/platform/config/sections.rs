@@ -84,4 +84,5 @@ pub struct OutboxSettings {
 pub struct JobSettings {
     pub lease_secs: u32,
     pub audit_every_secs: u32,
+    pub audit_timeout_secs: u64,
 }

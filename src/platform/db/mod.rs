@@ -32,8 +32,10 @@ use super::error::{Fault, Problem, codes};
 use super::telemetry::metrics;
 
 mod migrate;
+mod probe;
 mod sql;
 pub use migrate::migrate;
+use probe::Probe;
 pub use sql::{in_list, rows};
 
 /// Longest wait for the ping that a connection must answer before it is used again.
@@ -42,6 +44,9 @@ const RELEASE_PING_MAX: Duration = Duration::from_millis(700);
 /// Failures in a row after which MySQL is left alone, and for how long.
 const BREAKER_THRESHOLD: u32 = 3;
 const BREAKER_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a unit that got an answer proves that the server is there.
+const PROOF_MAX: Duration = Duration::from_secs(5);
 
 /// A body of SQL: borrows the connection and its input for as long as it runs.
 pub type Body<I, T> = for<'c> fn(&'c mut Conn, &'c I) -> BoxFuture<'c, Result<T, Problem>>;
@@ -75,6 +80,7 @@ pub struct Db {
     settings: Arc<DatabaseSettings>,
     clock: Clock,
     breaker: Breaker,
+    probe: Probe,
     /// Connections in use.
     leased: Arc<AtomicUsize>,
 }
@@ -100,6 +106,7 @@ impl Db {
         }
         let options: MySqlConnectOptions =
             settings.url.expose().parse().map_err(|_| refuse("database.url", "not a mysql:// address".into()))?;
+        let probe = Probe::new(options.clone());
         let lock_wait_secs = settings.lock_wait_secs.max(1);
         let pool = MySqlPoolOptions::new()
             .max_connections(settings.pool_size)
@@ -121,7 +128,7 @@ impl Db {
             .connect_lazy_with(options.statement_cache_capacity(256));
         let waiting = Arc::new(Semaphore::new(settings.pool_size as usize + settings.waiting_max));
         let breaker = Breaker::new("mysql", BREAKER_THRESHOLD, BREAKER_PAUSE);
-        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock, breaker, leased: Arc::default() })
+        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock, breaker, probe, leased: Arc::default() })
     }
 
     /// Runs `body` in one transaction, again after a conflict, and commits if it says Ok.
@@ -303,10 +310,22 @@ impl Db {
     /// # Errors
     /// Where the server does not answer.
     pub async fn align_clock(&self) -> Result<(), Problem> {
-        let started = Instant::now();
-        let now = self.read("db.now", (), |conn, ()| Box::pin(now(conn))).await?;
-        self.clock.align(now, started.elapsed());
+        // Measured inside: the wait for a connection says nothing about when the server read its clock.
+        let sample = self.read("db.now", (), |conn, ()| {
+            Box::pin(async move {
+                let started = Instant::now();
+                Ok((now(conn).await?, started.elapsed()))
+            })
+        });
+        let (now, round_trip) = sample.await?;
+        self.clock.align(now, round_trip);
         Ok(())
+    }
+
+    /// Whether the server answers, however busy the pool is.
+    pub async fn is_reachable(&self) -> bool {
+        let recently = Instant::now().checked_sub(PROOF_MAX);
+        recently.is_some_and(|recently| self.breaker.has_answered_since(recently)) || self.probe.ask().await
     }
 
     /// Connections open and idle, for metrics.

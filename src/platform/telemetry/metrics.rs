@@ -85,6 +85,9 @@ static BREAKERS: LazyLock<IntGaugeVec> =
 static VIOLATIONS: LazyLock<IntGaugeVec> = LazyLock::new(|| {
     gauge("frontrow_invariant_violations", "Breaches found by the last check, by invariant.", &["invariant"])
 });
+static AUDIT_FAILURES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("frontrow_audit_failures_total", "Checks of invariants that did not come to an end.", &["invariant"])
+});
 
 /// A request was answered.
 pub fn http_request(method: &str, route: &str, status: u16, elapsed: Duration) {
@@ -163,6 +166,11 @@ pub fn breaker(dependency: &str, is_open: bool) {
 /// What the last check of an invariant found.
 pub fn invariant(name: &str, violations: usize) {
     VIOLATIONS.with_label_values(&[name]).set(i64::try_from(violations).unwrap_or(i64::MAX));
+}
+
+/// An invariant could not be checked.
+pub fn audit_failure(name: &str) {
+    AUDIT_FAILURES.with_label_values(&[name]).inc();
 }
 
 /// The registry in Prometheus' text format.
