@@ -43,7 +43,7 @@ async fn limits_are_checked_of_buyers_with_changes_only_and_with_all_that_they_h
     let (before, after) = (since.minus(Duration::from_secs(60)), since.plus(Duration::from_secs(1)));
     let mut sql = world.sql().await;
     let mut users: Vec<Uuid> =
-        Buyer::many(&one, 4).await.iter().map(|buyer| buyer.id.parse().expect("an id")).collect();
+        Buyer::many(&one.state, 4).await.iter().map(|buyer| buyer.id.parse().expect("an id")).collect();
     users.sort_unstable();
     // Held and reserved seats, and when each changed last.
     let plans = [(3, before, 2, before), (3, before, 2, after), (3, after, 3, before), (2, after, 2, after)];
