@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 
 use super::cache::{Bounds, Cache, Weigh};
@@ -146,7 +146,7 @@ impl Catalog {
     pub async fn list_concerts(&self, filter: Filter, page: PageParams<ConcertId>) -> Result<Cached, Problem> {
         let key = Key::Concerts { filter: filter.clone(), limit: page.limit, after: page.after };
         let catalog = self.clone();
-        self.moment(key, async move { catalog.concerts(&filter, &page).await }).await
+        self.moment(key, async move { catalog.concerts(&filter, &page).boxed().await }).await
     }
 
     /// The concert with all that belongs to it.
@@ -252,7 +252,8 @@ impl Catalog {
         performances: &[Arc<Performance>],
     ) -> Result<(Vec<PerformanceView>, bool), Problem> {
         let ids: Vec<PerformanceId> = performances.iter().map(|performance| performance.id).collect();
-        let left = stream::iter(ids).map(|id| self.seats_left(id)).buffered(ASKED_AT_ONCE).collect::<Vec<_>>().await;
+        let asked = stream::iter(ids).map(|id| self.seats_left(id)).buffered(ASKED_AT_ONCE);
+        let left = asked.collect::<Vec<_>>().boxed().await;
         let mut views = Vec::with_capacity(performances.len());
         let mut is_sold_out = true;
         for (performance, left) in performances.iter().zip(left) {
@@ -315,6 +316,7 @@ impl Catalog {
             .map(|(concert, ids)| self.sold_out(concert, ids))
             .buffered(ASKED_AT_ONCE)
             .collect()
+            .boxed()
             .await;
         let items = rows.into_iter().map(|row| {
             let status = settled(Status::at(now, &row.hours), sold_out.get(&row.id) == Some(&true));
