@@ -1,8 +1,8 @@
 -- Answers that took effect, kept so that a repeated request gets them again instead of a second effect.
 CREATE TABLE idempotency_keys (
     user_id BINARY(16) NOT NULL,
-    -- As the client sent it; compared byte for byte.
-    request_key VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    -- As the client sent it; compared byte for byte, which no collation does: they ignore spaces at the end.
+    request_key VARBINARY(255) NOT NULL,
     -- SHA-256 of method, path and body: the same key with another request is refused.
     fingerprint BINARY(32) NOT NULL,
     -- 0 while its transaction runs; nobody ever reads that state, because it is never committed.

@@ -107,7 +107,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let listener = serve::bind(&state.config.http.addr).await?;
             serve::run(state, listener, shutdown).await?;
         }
-        Command::Dev { dir } => dev::dev(file, &dir).await?,
+        Command::Dev { dir } => Box::pin(dev::dev(file, &dir)).await?,
         Command::Services { dir, engine } => dev::services(&dir, engine).await?,
         Command::Migrate => {
             let config = Config::load(file, &[])?;

@@ -30,15 +30,29 @@ pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> any
     schedule::start(&state, &shutdown).await?;
     let addr = listener.local_addr()?;
     tracing::info!(%addr, "serving");
+    let limit = Duration::from_secs(state.config.http.drain_timeout_secs);
+    let deadline = tokio::spawn(force_after(limit, shutdown.clone()));
     server::serve(listener, router::router(&state, &shutdown), &state.config.http, &shutdown).await;
     shutdown.wait().await;
-    state.redis.close().await;
+    let closing = async {
+        state.redis.close().await;
+        state.db.close().await;
+    };
     tokio::select! {
-        () = state.db.close() => {}
+        () = closing => {}
         () = shutdown.forced() => {}
     }
+    deadline.abort();
     tracing::info!("ended");
     Ok(())
+}
+
+/// Drops whatever is left, in the background too, when draining takes longer than `limit`.
+async fn force_after(limit: Duration, shutdown: Shutdown) {
+    shutdown.requested().await;
+    tokio::time::sleep(limit).await;
+    tracing::warn!("drain timeout: dropping what is left");
+    shutdown.force();
 }
 
 /// Binds the configured address.

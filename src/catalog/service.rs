@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 
 use super::cache::{Bounds, Cache, Weigh};
@@ -39,6 +39,10 @@ const LAST_KNOWN_TTL: Duration = Duration::from_mins(10);
 /// Rows read at once, and how often, when only some of them are shown.
 const SCAN_ROWS: u32 = 101;
 const SCANS_MAX: u32 = 10;
+
+/// Performances and concerts whose seats left are asked for at once by one answer: each may need a connection, and a
+/// concert has up to a hundred performances.
+const ASKED_AT_ONCE: usize = 8;
 
 /// What the features above bring.
 #[derive(Clone)]
@@ -142,7 +146,7 @@ impl Catalog {
     pub async fn list_concerts(&self, filter: Filter, page: PageParams<ConcertId>) -> Result<Cached, Problem> {
         let key = Key::Concerts { filter: filter.clone(), limit: page.limit, after: page.after };
         let catalog = self.clone();
-        self.moment(key, async move { catalog.concerts(&filter, &page).await }).await
+        self.moment(key, async move { catalog.concerts(&filter, &page).boxed().await }).await
     }
 
     /// The concert with all that belongs to it.
@@ -247,7 +251,9 @@ impl Catalog {
         &self,
         performances: &[Arc<Performance>],
     ) -> Result<(Vec<PerformanceView>, bool), Problem> {
-        let left = join_all(performances.iter().map(|performance| self.seats_left(performance.id))).await;
+        let ids: Vec<PerformanceId> = performances.iter().map(|performance| performance.id).collect();
+        let asked = stream::iter(ids).map(|id| self.seats_left(id)).buffered(ASKED_AT_ONCE);
+        let left = asked.collect::<Vec<_>>().boxed().await;
         let mut views = Vec::with_capacity(performances.len());
         let mut is_sold_out = true;
         for (performance, left) in performances.iter().zip(left) {
@@ -306,8 +312,12 @@ impl Catalog {
                 performances.entry(concert).or_default().push(performance);
             }
         }
-        let sold_out = join_all(performances.into_iter().map(|(concert, ids)| self.sold_out(concert, ids))).await;
-        let sold_out: HashMap<ConcertId, bool> = sold_out.into_iter().collect();
+        let sold_out: HashMap<ConcertId, bool> = stream::iter(performances)
+            .map(|(concert, ids)| self.sold_out(concert, ids))
+            .buffered(ASKED_AT_ONCE)
+            .collect()
+            .boxed()
+            .await;
         let items = rows.into_iter().map(|row| {
             let status = settled(Status::at(now, &row.hours), sold_out.get(&row.id) == Some(&true));
             ConcertItem::of(row, status)

@@ -147,7 +147,7 @@ fn run<'c, I: Send + Sync + 'static>(
             .bind(answer.status)
             .bind(answer.body.as_ref())
             .bind(keyed.user)
-            .bind(&keyed.key)
+            .bind(keyed.key.as_bytes())
             .execute(conn.sql())
             .await?;
         Ok(answer)
@@ -160,7 +160,7 @@ async fn claim<I>(conn: &mut Conn, keyed: &Keyed<I>) -> Result<Option<Answer>, P
     let found = sqlx::query(FIND_FOR_UPDATE)
         .bind(offset)
         .bind(keyed.user)
-        .bind(&keyed.key)
+        .bind(keyed.key.as_bytes())
         .fetch_optional(conn.sql())
         .await
         .map_err(busy)?;
@@ -172,11 +172,11 @@ async fn claim<I>(conn: &mut Conn, keyed: &Keyed<I>) -> Result<Option<Answer>, P
             let body = row.try_get::<Vec<u8>, _>("body")?.into();
             return Ok(Some(Answer { status: row.try_get("status")?, body, replayed: true }));
         }
-        sqlx::query(DELETE).bind(keyed.user).bind(&keyed.key).execute(conn.sql()).await?;
+        sqlx::query(DELETE).bind(keyed.user).bind(keyed.key.as_bytes()).execute(conn.sql()).await?;
     }
     sqlx::query(INSERT)
         .bind(keyed.user)
-        .bind(&keyed.key)
+        .bind(keyed.key.as_bytes())
         .bind(keyed.fingerprint.as_slice())
         .bind(offset)
         .execute(conn.sql())

@@ -2,16 +2,18 @@
 //!
 //! Table owned: `outbox`. Redis stream owned: `<prefix>:events`. A relay on every instance claims rows by state
 //! (SKIP LOCKED, with a lease), never by "greater than the last id", because ids become visible out of
-//! order. A claimed row goes to its topic's handlers, then to the stream, then is marked sent. A relay that
-//! dies leaves a lease that lapses, so an event may come twice: events carry an id, and handlers must be
-//! repeatable.
+//! order. A claimed row goes to its topic's handlers, then to the stream, then is marked sent. One that fails is due
+//! again a little later, and later each time. A relay that dies leaves a lease that lapses, so an event may come
+//! twice: events carry an id, and handlers must be repeatable.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::Value;
 use sqlx::Row as _;
 use tokio::sync::Notify;
@@ -19,7 +21,7 @@ use uuid::Uuid;
 
 use super::config::OutboxSettings;
 use super::db::{Conn, Db, in_list};
-use super::error::Problem;
+use super::error::{Problem, codes};
 use super::redis::Redis;
 use super::shutdown::Shutdown;
 use super::telemetry::metrics;
@@ -28,13 +30,26 @@ const INSERT: &str = "INSERT INTO outbox (id, topic, aggregate_id, version, payl
      VALUES (?, ?, ?, ?, ?, 0, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const LIST_DUE_FOR_UPDATE: &str = "SELECT id, topic, aggregate_id, version, payload, attempts FROM outbox \
      WHERE state = 0 AND due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
+/// Longer than a batch takes of which every event takes [`SEND_MAX`].
 const LEASE: &str = "UPDATE outbox SET attempts = attempts + 1, \
-     due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL LEAST(300, 15 * (attempts + 1)) SECOND WHERE id IN (?)";
+     due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL 60 SECOND WHERE id IN (?)";
+/// About two seconds after the first failure, doubling, at most thirty; spread, so that what failed together does not
+/// come back together.
+const RETRY: &str = "UPDATE outbox SET due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+     + INTERVAL ROUND(1000000 * LEAST(24, POW(2, LEAST(attempts, 5))) * (0.75 + RAND() / 2)) MICROSECOND \
+     WHERE state = 0 AND id IN (?)";
+const GIVE_BACK: &str = "UPDATE outbox SET attempts = attempts - 1, \
+     due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE state = 0 AND id IN (?)";
 const MARK_SENT: &str = "UPDATE outbox SET state = 1 WHERE id IN (?)";
 const DELETE_OLD: &str = "DELETE FROM outbox WHERE state = 1 \
      AND due_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL ? HOUR ORDER BY due_at LIMIT ?";
 const OLDEST_SECS: &str = "SELECT CAST(COALESCE(TIMESTAMPDIFF(SECOND, MIN(created_at), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), 0) AS SIGNED) \
      FROM (SELECT created_at FROM outbox WHERE state = 0 ORDER BY due_at LIMIT 100) AS pending";
+
+/// Events of a batch handled at once: a slow handler holds up its own event only.
+const PARALLEL: usize = 8;
+/// Longest time for one event.
+const SEND_MAX: Duration = Duration::from_secs(2);
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -123,7 +138,7 @@ impl Relay {
     pub async fn run(self, shutdown: Shutdown) {
         let pause = Duration::from_millis(self.settings.poll_ms);
         while !shutdown.is_requested() {
-            let full = match self.relay_batch().await {
+            let full = match self.relay(&shutdown).await {
                 Ok(count) => count >= self.settings.batch_max as usize,
                 Err(problem) => {
                     tracing::warn!(%problem, "outbox relay");
@@ -145,24 +160,49 @@ impl Relay {
     /// # Errors
     /// Where MySQL does not answer. What could not be sent stays due.
     pub async fn relay_batch(&self) -> Result<usize, Problem> {
+        self.relay(&Shutdown::default()).await
+    }
+
+    async fn relay(&self, shutdown: &Shutdown) -> Result<usize, Problem> {
         let limit = self.settings.batch_max;
         let events = self.db.in_tx("outbox.claim", limit, |conn, limit| Box::pin(claim(conn, *limit))).await?;
         let count = events.len();
-        let mut sent = Vec::with_capacity(count);
-        for event in events {
-            let id = event.id;
-            let topic = event.topic.clone();
-            let outcome = self.send(event).await;
-            metrics::outbox_event(&topic, outcome.is_ok());
+        let mut settled = Settled::default();
+        let mut outcomes = stream::iter(events)
+            .map(|event| async move { (event.id, self.send_unless(shutdown, event).await) })
+            .buffer_unordered(PARALLEL);
+        while let Some((id, outcome)) = outcomes.next().await {
             match outcome {
-                Ok(()) => sent.push(id),
-                Err(problem) => tracing::warn!(topic, %problem, "event stays due"),
+                Some(true) => settled.sent.push(id),
+                Some(false) => settled.failed.push(id),
+                None => settled.left.push(id),
             }
         }
-        if !sent.is_empty() {
-            self.db.in_tx("outbox.mark_sent", sent, |conn, ids| Box::pin(by_ids(conn, MARK_SENT, None, ids))).await?;
+        drop(outcomes);
+        if count > 0 {
+            self.db.in_tx("outbox.settle", settled, |conn, settled| Box::pin(settle(conn, settled))).await?;
         }
         Ok(count)
+    }
+
+    /// Whether the event was sent; nothing where draining began before.
+    async fn send_unless(&self, shutdown: &Shutdown, event: Event) -> Option<bool> {
+        if shutdown.is_requested() {
+            return None;
+        }
+        let topic = event.topic.clone();
+        // A handler that panics must not end the relay.
+        let sending = AssertUnwindSafe(self.send(event)).catch_unwind();
+        let outcome = match tokio::time::timeout(SEND_MAX, sending).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Problem::internal(anyhow::anyhow!("a handler panicked"))),
+            Err(_) => Err(Problem::new(&codes::TIMED_OUT)),
+        };
+        metrics::outbox_event(&topic, outcome.is_ok());
+        if let Err(problem) = &outcome {
+            tracing::warn!(topic, %problem, "event stays due");
+        }
+        Some(outcome.is_ok())
     }
 
     async fn send(&self, event: Event) -> Result<(), Problem> {
@@ -226,14 +266,30 @@ async fn claim(conn: &mut Conn, limit: u32) -> Result<Vec<Event>, Problem> {
             payload: serde_json::from_slice(&payload).map_err(Problem::internal)?,
         });
     }
-    if !events.is_empty() {
-        let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
-        by_ids(conn, LEASE, Some(offset), &ids).await?;
-    }
+    let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+    by_ids(conn, LEASE, Some(offset), &ids).await?;
     Ok(events)
 }
 
+/// What became of a batch's events.
+#[derive(Default)]
+struct Settled {
+    sent: Vec<Uuid>,
+    failed: Vec<Uuid>,
+    left: Vec<Uuid>,
+}
+
+async fn settle(conn: &mut Conn, settled: &Settled) -> Result<(), Problem> {
+    let offset = Some(conn.offset_micros());
+    by_ids(conn, MARK_SENT, None, &settled.sent).await?;
+    by_ids(conn, RETRY, offset, &settled.failed).await?;
+    by_ids(conn, GIVE_BACK, offset, &settled.left).await
+}
+
 async fn by_ids(conn: &mut Conn, statement: &'static str, offset: Option<i64>, ids: &[Uuid]) -> Result<(), Problem> {
+    if ids.is_empty() {
+        return Ok(());
+    }
     let mut query = sqlx::query(sqlx::AssertSqlSafe(in_list(statement, ids.len())));
     if let Some(offset) = offset {
         query = query.bind(offset);

@@ -1,8 +1,10 @@
 //! Ending in good order: who is told to stop, and who is waited for.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,7 +49,8 @@ impl Shutdown {
         self.background.spawn(task);
     }
 
-    /// Repeats `work` with `pause` between its runs until draining begins. A run that has begun is finished.
+    /// Repeats `work` with `pause` between its runs until draining begins. A run that has begun is finished; one that
+    /// panics does not end the others.
     pub fn repeat<F, W>(&self, pause: Duration, mut work: W)
     where
         W: FnMut() -> F + Send + 'static,
@@ -56,7 +59,9 @@ impl Shutdown {
         let shutdown = self.clone();
         self.spawn(async move {
             while !shutdown.is_requested() {
-                work().await;
+                if AssertUnwindSafe(async { work().await }).catch_unwind().await.is_err() {
+                    tracing::error!("periodic work panicked");
+                }
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = shutdown.requested() => {}
@@ -99,5 +104,30 @@ impl Shutdown {
             }
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_is_repeated() {
+        let (shutdown, runs) = (Shutdown::default(), Arc::new(AtomicU32::new(0)));
+        let (counted, end) = (runs.clone(), shutdown.clone());
+        shutdown.repeat(Duration::from_millis(1), move || {
+            let run = counted.fetch_add(1, Ordering::SeqCst);
+            assert!(run != 0, "while the work is prepared");
+            let end = end.clone();
+            async move {
+                assert!(run != 1, "while the work runs");
+                end.request();
+            }
+        });
+        shutdown.wait().await;
+        assert_eq!(runs.load(Ordering::SeqCst), 3);
     }
 }

@@ -40,7 +40,7 @@ async fn limits_are_checked_of_buyers_with_changes_only_and_with_all_that_they_h
     let concert: Uuid = sale.concert.parse().expect("an id");
     let performance: Uuid = sale.performances[0].parse().expect("an id");
     let since = one.state.clock.now();
-    let (before, after) = (since.minus(Duration::from_secs(60)), since.plus(Duration::from_secs(1)));
+    let (before, after) = (since.minus(Duration::from_mins(1)), since.plus(Duration::from_secs(1)));
     let mut sql = world.sql().await;
     let mut users: Vec<Uuid> =
         Buyer::many(&one.state, 4).await.iter().map(|buyer| buyer.id.parse().expect("an id")).collect();

@@ -56,6 +56,11 @@ async fn a_repeat_gets_the_first_answer_and_has_no_effect() {
     let upper = charge(&api, &ada, "A-KEY", 500).await;
     assert_eq!((upper.status, upper.header("idempotency-replayed")), (201, None));
     assert_eq!((balance(&api, &ada).await, balance(&api, &ben).await), (1000, 700));
+    // Neither is a space at the end.
+    let spaced = charge(&api, &ada, "\"a-key \"", 500).await;
+    assert_eq!((spaced.status, spaced.header("idempotency-replayed")), (201, None));
+    assert_replayed(&spaced, &charge(&api, &ada, "\"a-key \"", 500).await);
+    assert_eq!(balance(&api, &ada).await, 1500);
     world.assert_clean(&one).await;
     world.end(vec![one, two]).await;
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod audit;
+mod availability;
 mod clocks;
 mod drain;
 mod edge;

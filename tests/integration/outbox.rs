@@ -232,3 +232,62 @@ async fn old_events_are_forgotten_once_sent() {
     assert_eq!(relay(&state, &Wake::default()).relay_batch().await.expect("a batch"), 1);
     world.end(Vec::new()).await;
 }
+
+/// Seconds until the only event is due.
+async fn due_in(world: &World, state: &State) -> f64 {
+    let query = "SELECT CAST(TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, due_at) / 1000000 AS DOUBLE) FROM outbox";
+    let query = sqlx::query_scalar(query).bind(state.clock.offset_micros());
+    query.fetch_one(&mut world.sql().await).await.expect("an event")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_event_comes_again_soon_and_later_each_time() {
+    let world = World::new().await;
+    let state = services(&world, &[]).await;
+    let fails = handler(|_| async { panic!("in a handler") });
+    let relay = relay(&state, &Wake::default()).on(TOPIC, fails);
+    record_one(&state, TOPIC).await;
+    for delay in [2.0, 4.0, 8.0, 16.0, 24.0, 24.0] {
+        assert_eq!(relay.relay_batch().await.expect("a batch"), 1);
+        let due_in = due_in(&world, &state).await;
+        assert!((delay * 0.75 - 1.0..=delay * 1.25).contains(&due_in), "{due_in} after {delay}");
+        world.advance(Duration::from_secs(31));
+    }
+    world.end(Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_hangs_holds_up_its_own_event_only() {
+    let world = World::new().await;
+    let state = services(&world, &[]).await;
+    let relay = relay(&state, &Wake::default()).on(TOPIC, handler(|_| std::future::pending()));
+    record_one(&state, TOPIC).await;
+    let other = record_one(&state, OTHER).await;
+    assert_eq!(relay.relay_batch().await.expect("a batch that ends"), 2);
+    assert_eq!(aggregates(&world, &state).await, [other.to_string()]);
+    assert_eq!(relay.relay_batch().await.expect("a batch"), 0, "one is sent, one is due later");
+    world.end(Vec::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_drains_gives_back_what_it_has_not_begun() {
+    let world = World::new().await;
+    let (one, two) = (services(&world, &[]).await, services(&world, &[]).await);
+    let shutdown = Shutdown::default();
+    let (end, count) = (shutdown.clone(), 30);
+    let stopping = relay(&one, &Wake::default()).on(
+        TOPIC,
+        handler(move |_| {
+            end.request();
+            async { Ok(()) }
+        }),
+    );
+    let events = (0..count).map(|number| (Uuid::now_v7(), number, json!({}))).collect();
+    record(&one, TOPIC, events, false).await;
+    stopping.run(shutdown).await;
+    let before = aggregates(&world, &one).await.len();
+    assert!((1..=8).contains(&before), "{before} were begun");
+    let heir = relay(&two, &Wake::default());
+    assert_eq!(heir.relay_batch().await.expect("a batch") + before, 30, "the rest is due at once");
+    world.end(Vec::new()).await;
+}

@@ -1,4 +1,4 @@
-//! Readiness tells whether MySQL is there, not whether it is busy.
+//! Readiness tells whether MySQL is there, not whether it is busy; an end has a limit whatever runs.
 
 use std::time::{Duration, Instant};
 
@@ -54,4 +54,13 @@ async fn an_instance_whose_units_wait_for_a_lock_is_ready() {
         unit.abort();
     }
     world.end(vec![one]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn background_work_that_never_ends_does_not_keep_an_instance_from_ending() {
+    let world = World::new().await;
+    let one = world.instance_with(&[("FRONTROW__HTTP__DRAIN_TIMEOUT_SECS", "1")]).await;
+    one.shutdown.spawn(std::future::pending());
+    tokio::time::timeout(Duration::from_secs(15), one.stop()).await.expect("the end");
+    world.end(Vec::new()).await;
 }

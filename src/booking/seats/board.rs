@@ -56,7 +56,7 @@ pub struct GradeLeft {
 pub struct Board {
     /// Rises whenever the picture changes; never goes back on one instance.
     pub version: u64,
-    /// When it was read.
+    /// When it was first seen with this version.
     pub as_of: Timestamp,
     /// Seats in the map.
     pub total: u32,
@@ -142,7 +142,7 @@ pub struct BoardView {
     pub performance_id: PerformanceId,
     /// Rises whenever the picture changes; never goes back on one instance.
     pub version: u64,
-    /// When it was read.
+    /// When it was first seen with this version.
     pub as_of: Timestamp,
     /// Seats in the map.
     pub total: u32,

@@ -32,10 +32,12 @@ pub struct Settings {
 /// A picture with its encoded form.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    /// The picture.
+    /// The picture, as of when it was first seen.
     pub board: Arc<Board>,
-    /// Its public form, encoded once.
+    /// Its public form, encoded once: the same bytes for as long as the picture stays the same.
     pub body: Cached,
+    /// When it was last seen to be so.
+    read_at: Timestamp,
 }
 
 /// One performance's newest picture. Whoever finds it too old reads a new one while the others wait for it.
@@ -81,13 +83,18 @@ impl Seats {
         if let Some(shown) = fresh(&slot, self.clock.now(), max_age) {
             return Ok(shown);
         }
-        let as_of = self.clock.now();
+        let read_at = self.clock.now();
         let rows =
             self.db.read("seats.list_taken", performance, |conn, id| Box::pin(store::list_taken(conn, *id))).await?;
         let before = slot.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let board = Board::new(&map, &rows, as_of, before.as_ref().map(|shown| &*shown.board));
-        let body = Cached::json(&board.view(performance), "no-cache")?;
-        let shown = Shown { board: Arc::new(board), body };
+        let board = Board::new(&map, &rows, read_at, before.as_ref().map(|shown| &*shown.board));
+        let shown = match before {
+            Some(before) if before.board.version == board.version => Shown { read_at, ..before },
+            _ => {
+                let body = Cached::json(&board.view(performance), "no-cache")?;
+                Shown { board: Arc::new(board), body, read_at }
+            }
+        };
         *slot.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(shown.clone());
         Ok(shown)
     }
@@ -118,7 +125,7 @@ fn fresh(slot: &Slot, now: Timestamp, max_age: Duration) -> Option<Shown> {
     let newest = slot.newest.read().unwrap_or_else(PoisonError::into_inner);
     let shown = newest.as_ref()?;
     // A clock that was set back must not keep a picture for ever.
-    let age = now.since(shown.board.as_of).max(shown.board.as_of.since(now));
+    let age = now.since(shown.read_at).max(shown.read_at.since(now));
     (age <= max_age).then(|| shown.clone())
 }
 
