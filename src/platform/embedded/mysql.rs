@@ -256,10 +256,15 @@ fn initialise_mysql() -> Vec<OsString> {
 }
 
 fn initialise_mariadb() -> Vec<OsString> {
-    let mut args: Vec<OsString> =
-        ["--no-defaults", "--skip-test-db", "--skip-name-resolve", "--auth-root-authentication-method=socket"]
-            .map(Into::into)
-            .into();
+    // Forced, because it would refuse to work where `localhost` has no entry, and nothing here goes by names.
+    let options = [
+        "--no-defaults",
+        "--force",
+        "--skip-test-db",
+        "--skip-name-resolve",
+        "--auth-root-authentication-method=socket",
+    ];
+    let mut args: Vec<OsString> = options.map(Into::into).into();
     args.extend(as_root());
     args
 }
