@@ -20,6 +20,8 @@ CREATE TABLE queue_sales (
     -- Ranks called, as of the last checkpoint. Never goes back.
     serving BIGINT UNSIGNED NOT NULL DEFAULT 0,
     checkpointed_at DATETIME(6) NULL,
+    -- Ranks that nobody is known to have, as `from-below,` pairs: each loss of Redis leaves one, up to the ceiling of that moment.
+    gaps VARCHAR(4000) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
     lobby_size BIGINT UNSIGNED NULL,
     CONSTRAINT queue_sales_concert FOREIGN KEY (concert_id) REFERENCES concerts (id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

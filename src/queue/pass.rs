@@ -111,6 +111,20 @@ pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Resu
     Ok(true)
 }
 
+/// Ends the stay that this place was exchanged for, if it is the user's and live. Whether it was.
+///
+/// # Errors
+/// Where a statement fails.
+pub(super) async fn end_at(conn: &mut Conn, concert: ConcertId, user: UserId, arrival: u64) -> Result<bool, Problem> {
+    match store::find_by_place_for_update(conn, concert, arrival).await? {
+        Some(row) if row.live && row.user_id == user => {
+            end_locked(conn, row.id, concert, arrival).await?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
 /// Ends the stay of this pass and no other, if it is live.
 ///
 /// # Errors

@@ -194,8 +194,9 @@ impl Lines {
         let mut args = vec![
             number(line.ceiling),
             number(line.serving),
-            number(line.issued),
+            line.gaps.clone().into(),
             number(u64::from(line.claim_secs) * 1000),
+            line.closes_at.millis().to_string().into(),
         ];
         for (rank, until) in &line.slots {
             args.push(number(*rank));
@@ -212,10 +213,12 @@ pub(super) struct Remembered {
     pub ceiling: u64,
     /// Ranks called.
     pub serving: u64,
-    /// What this instance saw issued: above it nobody is known.
-    pub issued: u64,
+    /// Ranks that nobody is known to have.
+    pub gaps: String,
     /// How long those who were called may claim again.
     pub claim_secs: u32,
+    /// When the sale ends.
+    pub closes_at: Timestamp,
     /// Those inside, with the end of their stay.
     pub slots: Vec<(u64, Timestamp)>,
 }

@@ -103,11 +103,11 @@ impl Sale {
         self.change(|state| state.adopt(row));
     }
 
-    /// Takes over a tick's numbers. `serving` never goes back; places called since are forgotten.
-    pub fn apply(&self, tick: &Snapshot, supply: Option<Supply>) {
+    /// Takes over the numbers of a tick at this epoch. `serving` never goes back; places called since are forgotten.
+    pub fn apply(&self, epoch: u32, tick: &Snapshot, supply: Option<Supply>) {
         self.change(|state| {
             let known = &mut state.snapshot;
-            if tick.serving < known.serving {
+            if state.epoch != epoch || tick.serving < known.serving {
                 return;
             }
             let mut gone = std::mem::take(&mut known.gone);

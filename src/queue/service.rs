@@ -302,7 +302,7 @@ impl Queue {
         let leave = |epoch| self.lines.leave(concert, epoch, ticket.arrival, false);
         match self.on_line(&sale, leave).await? {
             Standing::Admitted => {
-                if !self.end_stay(concert, user).await? {
+                if !self.end_stay(concert, user, ticket.arrival).await? {
                     // The slot was taken, but its pass was never written.
                     self.free_slot(concert, ticket.arrival).await?;
                 }
@@ -324,12 +324,14 @@ impl Queue {
     }
 
     /// Whether a stay was live.
-    async fn end_stay(&self, concert: ConcertId, user: UserId) -> Result<bool, Problem> {
-        let input = (concert, user);
+    async fn end_stay(&self, concert: ConcertId, user: UserId, arrival: u64) -> Result<bool, Problem> {
+        let input = (concert, user, arrival);
         let ended = self
             .parts
             .db
-            .in_tx("queue.end_stay", input, |conn, (concert, user)| Box::pin(pass::end_live(conn, *concert, *user)))
+            .in_tx("queue.end_stay", input, |conn, (concert, user, arrival)| {
+                Box::pin(pass::end_at(conn, *concert, *user, *arrival))
+            })
             .await?;
         self.parts.wake.now();
         Ok(ended)

@@ -14,11 +14,11 @@ use crate::platform::error::Problem;
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
      (concert_id, admit_per_second, max_active, claim_secs, session_secs, seed_sealed) VALUES (?, ?, ?, ?, ?, ?)";
 const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, lobby_size FROM queue_sales WHERE concert_id = ?";
+     issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id = ?";
 const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, lobby_size FROM queue_sales WHERE concert_id = ? FOR UPDATE";
+     issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id = ? FOR UPDATE";
 const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, lobby_size FROM queue_sales WHERE concert_id IN (?)";
+     issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id IN (?)";
 const UPDATE_RULES: &str = "UPDATE queue_sales SET \
      earlier_max_active = IF(max_active > ?, GREATEST(max_active, IF(earlier_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, earlier_max_active, 0)), earlier_max_active), \
      earlier_until = IF(max_active > ?, GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL session_secs + 5 SECOND, \
@@ -26,7 +26,7 @@ const UPDATE_RULES: &str = "UPDATE queue_sales SET \
      admit_per_second = ?, max_active = ?, claim_secs = ?, session_secs = ?, is_paused = ? WHERE concert_id = ?";
 const RAISE_CEILING: &str =
     "UPDATE queue_sales SET issued_ceiling = GREATEST(issued_ceiling, ?) WHERE concert_id = ? AND epoch = ?";
-const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1 WHERE concert_id = ? AND epoch = ?";
+const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, gaps = ? WHERE concert_id = ? AND epoch = ?";
 const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), issued = GREATEST(issued, ?), \
      checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
 const FIND_EPOCH_IN_SHARE_MODE: &str = "SELECT epoch FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
@@ -71,6 +71,8 @@ pub struct SaleRow {
     pub issued: u64,
     /// Ranks called, as of the last checkpoint.
     pub serving: u64,
+    /// Ranks that nobody is known to have: `from-below,` pairs.
+    pub gaps: String,
     /// How many came early; known after the lobby closed.
     pub lobby_size: Option<u64>,
 }
@@ -91,6 +93,7 @@ impl SaleRow {
             ceiling: row.try_get("issued_ceiling")?,
             issued: row.try_get("issued")?,
             serving: row.try_get("serving")?,
+            gaps: row.try_get("gaps")?,
             lobby_size: row.try_get("lobby_size")?,
         })
     }
@@ -159,8 +162,8 @@ pub(super) async fn raise_ceiling(conn: &mut Conn, concert: ConcertId, epoch: u3
     Ok(())
 }
 
-pub(super) async fn raise_epoch(conn: &mut Conn, concert: ConcertId, epoch: u32) -> Result<(), Problem> {
-    sqlx::query(RAISE_EPOCH).bind(concert).bind(epoch).execute(conn.sql()).await?;
+pub(super) async fn raise_epoch(conn: &mut Conn, concert: ConcertId, epoch: u32, gaps: &str) -> Result<(), Problem> {
+    sqlx::query(RAISE_EPOCH).bind(gaps).bind(concert).bind(epoch).execute(conn.sql()).await?;
     Ok(())
 }
 

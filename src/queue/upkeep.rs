@@ -11,6 +11,8 @@ use super::{metrics, store};
 use crate::catalog::ConcertId;
 use crate::platform::error::Problem;
 
+/// Gaps remembered at most.
+const GAPS_MAX: usize = 90;
 /// How old the rules of a line may be that is not ticked.
 const IDLE_MAX_AGE: Duration = Duration::from_secs(3);
 /// How long before its opening a line is ticked.
@@ -113,7 +115,7 @@ impl Queue {
             Warm::Answer(ticked) => {
                 metrics::ticked(ticked.lapsed);
                 let issued = ticked.snapshot.issued;
-                sale.apply(&ticked.snapshot, supply);
+                sale.apply(epoch, &ticked.snapshot, supply);
                 self.raise_ceiling(sale, issued).await
             }
         }
@@ -162,30 +164,72 @@ impl Queue {
         if sale.view(|state| state.epoch) > seen {
             return Ok(());
         }
-        let input = (sale.concert, seen);
+        let (serving, issued) = sale.view(|state| (state.snapshot.serving, state.snapshot.issued));
+        let input = (sale.concert, seen, serving, issued);
         let (row, slots) = self
             .parts
             .db
-            .in_tx("queue.rebuild", input, |conn, (concert, seen)| {
+            .in_tx("queue.rebuild", input, |conn, (concert, seen, serving, issued)| {
                 Box::pin(async move {
                     let row = store::find_sale_for_update(conn, *concert).await?;
                     let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
-                    if row.epoch == *seen {
-                        store::raise_epoch(conn, *concert, *seen).await?;
-                        row.epoch += 1;
+                    if row.epoch != *seen {
+                        return Ok((row, None));
                     }
-                    Ok((row, store::list_live_passes(conn, *concert).await?))
+                    row.serving = row.serving.max(*serving);
+                    let issued = row.issued.max(*issued).max(row.serving).min(row.ceiling);
+                    row.gaps = gaps_after(&row.gaps, row.serving, (issued, row.ceiling));
+                    store::raise_epoch(conn, *concert, *seen, &row.gaps).await?;
+                    row.epoch += 1;
+                    Ok((row, Some(store::list_live_passes(conn, *concert).await?)))
                 })
             })
             .await?;
-        let (serving, issued) = sale.view(|state| (state.snapshot.serving, state.snapshot.issued));
-        let serving = row.serving.max(serving);
-        let issued = issued.max(row.issued).max(serving).min(row.ceiling);
-        let claim_secs = row.rules.claim_secs;
-        let line = Remembered { ceiling: row.ceiling, serving, issued, claim_secs, slots };
+        // Another instance has raised the epoch: if its line is not there, the next answer is cold again and it is this one's turn.
+        let Some(slots) = slots else {
+            sale.adopt(&row);
+            return Ok(());
+        };
+        let line = Remembered {
+            ceiling: row.ceiling,
+            serving: row.serving,
+            gaps: row.gaps.clone(),
+            claim_secs: row.rules.claim_secs,
+            closes_at: sale.view(|state| state.hours.booking_closes_at),
+            slots,
+        };
         self.lines.rebuild(sale.concert, row.epoch, &line).await?;
         sale.adopt(&row);
         tracing::info!(concert = %sale.concert, epoch = row.epoch, "line rebuilt");
         Ok(())
+    }
+}
+
+/// The gaps that still lie ahead of `serving`, and the new one. The oldest are forgotten past [`GAPS_MAX`]: their ranks are then
+/// called one by one.
+fn gaps_after(gaps: &str, serving: u64, (from, below): (u64, u64)) -> String {
+    let bounds = |gap: &str| -> Option<(u64, u64)> {
+        let (from, below) = gap.split_once('-')?;
+        Some((from.parse().ok()?, below.parse().ok()?))
+    };
+    let mut left: Vec<(u64, u64)> = gaps.split(',').filter_map(bounds).filter(|(_, below)| *below > serving).collect();
+    if from < below {
+        left.push((from, below));
+    }
+    let kept = &left[left.len().saturating_sub(GAPS_MAX)..];
+    kept.iter().map(|(from, below)| format!("{from}-{below},")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_kept_until_the_line_has_passed_them() {
+        assert_eq!(gaps_after("", 0, (10, 50)), "10-50,");
+        assert_eq!(gaps_after("10-50,", 5, (60, 90)), "10-50,60-90,");
+        assert_eq!(gaps_after("10-50,60-90,", 50, (95, 95)), "60-90,");
+        let many: String = (0..GAPS_MAX as u64 * 2).map(|n| format!("{}-{},", n * 10, n * 10 + 5)).collect();
+        assert_eq!(gaps_after(&many, 0, (1, 1)).matches(',').count(), GAPS_MAX);
     }
 }

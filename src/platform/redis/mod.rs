@@ -22,6 +22,9 @@ use super::telemetry::metrics;
 const BREAKER_THRESHOLD: u32 = 5;
 const BREAKER_PAUSE: Duration = Duration::from_millis(500);
 
+/// Errors of a server that is there but cannot serve: starting, failing over, full, busy.
+const NOT_NOW: [&str; 6] = ["LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", "TRYAGAIN"];
+
 /// A Lua script, named for metrics. Its text states keys, arguments, returns and why it is atomic.
 pub struct Script {
     name: &'static str,
@@ -166,6 +169,9 @@ impl Redis {
 fn problem(name: &'static str, error: &fred::error::Error) -> Problem {
     use fred::error::ErrorKind;
     let cause = anyhow::anyhow!("redis {name}: {error}");
+    if NOT_NOW.iter().any(|word| error.details().starts_with(word)) {
+        return Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause);
+    }
     match error.kind() {
         ErrorKind::Unknown | ErrorKind::InvalidCommand | ErrorKind::InvalidArgument | ErrorKind::Parse => {
             Problem::internal(cause)

@@ -2,7 +2,7 @@
 --
 -- KEYS of one sale, all with its hash tag, always passed in this order:
 --   1 head     hash: epoch, issued, serving, tokens (ranks that may be called now), at (ms of the last tick),
---                     gone_seq, gap_lo and gap_hi (ranks from and below which nobody was issued, as far as is known), amnesty_by (ms; see standing),
+--                     gone_seq, gaps (`from-below,` pairs of ranks that nobody is known to have), amnesty_by (ms; see standing),
 --                     run_id (of the Redis that it was made in)
 --   2 users    hash: user id (16 bytes) -> arrival index
 --   3 calls    sorted set: called rank -> ms when its claim window ends
@@ -11,7 +11,7 @@
 --   6 ends     hash: rank -> f (finished) or l (left)
 --   7 gone     sorted set: rank given up before its call -> sequence number
 -- ARGV 1 the epoch that the caller knows, 2 what tests add to the clock (ms).
--- RETURNS {'cold'} where the head is missing or of another epoch: nothing was changed.
+-- RETURNS {'cold'} where the head is missing, of another epoch or made in another Redis: nothing was changed.
 -- ATOMIC because a script sees and changes the line as a whole: no rank can be called twice, no slot given twice.
 local head, users, calls, slots, present, ends, gone = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 
@@ -20,18 +20,19 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])
 end
 
-local function is_cold()
-  return redis.call('HGET', head, 'epoch') ~= ARGV[1]
-end
-
-local function count(field)
-  return tonumber(redis.call('HGET', head, field) or '0')
-end
-
 -- Which Redis this is: another one after each start, so a line that was made in another one may be older than what was
 -- answered from it.
 local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+end
+
+local function is_cold()
+  local made = redis.call('HMGET', head, 'epoch', 'run_id')
+  return made[1] ~= ARGV[1] or made[2] ~= run_id()
+end
+
+local function count(field)
+  return tonumber(redis.call('HGET', head, field) or '0')
 end
 
 -- Takes lapsed calls and ended slots away, a bounded number at a time. Returns how many calls lapsed.
@@ -71,6 +72,6 @@ local function standing(rank, now)
   local by = tonumber(redis.call('ZSCORE', calls, rank) or '')
   if by and by > now then return 'called', by end
   local amnesty = count('amnesty_by')
-  if not by and amnesty > now then return 'called', amnesty end
+  if amnesty > now then return 'called', amnesty end
   return 'lapsed'
 end

@@ -6,11 +6,6 @@
 -- ATOMIC because the bucket, the slots and the calls are read and advanced together: ranks are called once and in order.
 -- A clock that goes back refills nothing and reverses nothing.
 if is_cold() then return {'cold'} end
-if redis.call('HGET', head, 'run_id') ~= run_id() then
-  -- Redis was restarted, or another one took its place: it may be older than what was answered.
-  redis.call('HSET', head, 'epoch', '0')
-  return {'cold'}
-end
 local now = clock()
 local lapsed = sweep(now)
 local rate, opens, closes = tonumber(ARGV[3]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -34,12 +29,14 @@ local most = math.min(math.floor(tokens), tonumber(ARGV[4]) - in_use - called, t
 local is_open = now >= opens and now < closes and ARGV[8] ~= '1'
 if not is_open then most = 0 end
 local n, steps = 0, 0
-local gap_lo, gap_hi = count('gap_lo'), count('gap_hi')
+local gaps = redis.call('HGET', head, 'gaps') or ''
 local function skip_gap()
   -- In one step, outside rate and slots: as a rule nobody is there, and whoever is may claim for a whole window.
-  if is_open and serving >= gap_lo and serving < gap_hi then
-    serving = gap_hi
-    redis.call('HSET', head, 'serving', serving, 'amnesty_by', string.format('%.0f', now + tonumber(ARGV[5])))
+  for from, below in string.gmatch(gaps, '(%d+)%-(%d+)') do
+    if is_open and serving >= tonumber(from) and serving < tonumber(below) then
+      serving = tonumber(below)
+      redis.call('HSET', head, 'serving', serving, 'amnesty_by', string.format('%.0f', now + tonumber(ARGV[5])))
+    end
   end
 end
 skip_gap()
