@@ -217,7 +217,7 @@ fn gaps_after(gaps: &str, serving: u64, (from, below): (u64, u64)) -> String {
         left.push((from, below));
     }
     let kept = &left[left.len().saturating_sub(GAPS_MAX)..];
-    kept.iter().map(|(from, below)| format!("{from}-{below},")).collect()
+    kept.iter().fold(String::new(), |text, (from, below)| text + &format!("{from}-{below},"))
 }
 
 #[cfg(test)]
@@ -229,7 +229,8 @@ mod tests {
         assert_eq!(gaps_after("", 0, (10, 50)), "10-50,");
         assert_eq!(gaps_after("10-50,", 5, (60, 90)), "10-50,60-90,");
         assert_eq!(gaps_after("10-50,60-90,", 50, (95, 95)), "60-90,");
-        let many: String = (0..GAPS_MAX as u64 * 2).map(|n| format!("{}-{},", n * 10, n * 10 + 5)).collect();
+        let many: Vec<String> = (0..GAPS_MAX * 2).map(|n| format!("{}-{}", n * 10, n * 10 + 5)).collect();
+        let many = many.join(",");
         assert_eq!(gaps_after(&many, 0, (1, 1)).matches(',').count(), GAPS_MAX);
     }
 }
