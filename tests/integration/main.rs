@@ -12,6 +12,7 @@ mod edge;
 mod idempotency;
 mod jobs;
 mod journey;
+mod kit;
 mod limits;
 mod line;
 mod operations;

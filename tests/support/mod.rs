@@ -1,12 +1,16 @@
 //! The test kit: a world (one database, one Redis prefix, one clock) with as many instances as a test wants.
 //!
 //! The servers are started once per run by `scripts/test.sh`; each world has a database and a prefix of its own, so
-//! tests run side by side. Time moves by [`World::advance`], for every clock at once; tests do not sleep to
+//! tests run side by side. What must be killed gets servers of its own ([`Servers`]); what must be slow, silent or cut off
+//! stands behind a [`Proxy`]; what many clients saw is kept in a [`History`]. Time moves by [`World::advance`], for every clock at once; tests do not sleep to
 //! let time pass, they only wait, within bounds, for what happens in the background ([`eventually`]).
 
 pub mod api;
 pub mod arena;
+pub mod history;
 pub mod process;
+pub mod proxy;
+pub mod servers;
 pub mod wire;
 pub mod world;
 
@@ -14,7 +18,10 @@ use std::time::{Duration, Instant};
 
 pub use api::{Api, Reply};
 pub use arena::{Buyer, Sale};
+pub use history::History;
 pub use process::Process;
+pub use proxy::{Fault, Proxy};
+pub use servers::Servers;
 pub use wire::Wire;
 pub use world::{Instance, World};
 

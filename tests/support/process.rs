@@ -61,10 +61,7 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) {
-        // The shell's own kill: a bare Debian has no program of that name.
-        let line = format!("kill {signal} {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &line]).status().expect("a shell");
-        assert!(sent.success(), "{signal} could not be sent");
+        send_signal(self.child.id(), signal);
     }
 
     /// What it said so far, on both outputs.
@@ -90,6 +87,14 @@ impl Process {
         });
         status.await.code()
     }
+}
+
+/// Sends a signal to a process of ours.
+pub fn send_signal(pid: u32, signal: &str) {
+    // The shell's own kill: a bare Debian has no program of that name.
+    let line = format!("kill {signal} {pid}");
+    let sent = Command::new("sh").args(["-c", &line]).status().expect("a shell");
+    assert!(sent.success(), "{signal} could not be sent");
 }
 
 impl Drop for Process {

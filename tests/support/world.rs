@@ -1,5 +1,6 @@
 //! A database, a Redis prefix, a clock, and instances over them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,14 +18,17 @@ use sqlx::{Connection as _, Executor as _, MySqlConnection, Row as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{Api, Buyer};
+use super::{Api, Buyer, Proxy};
 
 const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
 
 /// What the instances of one test share.
 pub struct World {
     settings: Vec<(String, String)>,
+    /// Of the database, and the prefix in Redis.
+    name: String,
     database: String,
+    redis: String,
     offset: Arc<AtomicI64>,
 }
 
@@ -44,6 +48,18 @@ pub fn server(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests by `make test`"))
 }
 
+/// Host and port of a server's URL.
+pub fn address_of(url: &str) -> SocketAddr {
+    let (_, rest) = url.split_once('@').expect("a password in the URL");
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    rest[..end].parse().expect("host and port in the URL")
+}
+
+/// The URL with a proxy's host and port in place of its own.
+pub fn through(url: &str, proxy: &Proxy) -> String {
+    url.replacen(&address_of(url).to_string(), &proxy.addr().to_string(), 1)
+}
+
 impl World {
     /// A new, empty database and an empty Redis prefix. The first instance, or [`World::services`], makes the tables.
     pub async fn new() -> Self {
@@ -52,25 +68,30 @@ impl World {
 
     /// The same, with these settings for every instance.
     pub async fn with(extra: &[(&str, &str)]) -> Self {
+        Self::on(&server("FRONTROW__DATABASE__URL"), &server("FRONTROW__REDIS__URL"), extra).await
+    }
+
+    /// The same, on these servers.
+    pub async fn on(mysql: &str, redis: &str, extra: &[(&str, &str)]) -> Self {
         let name = format!("frontrow_t_{}", uuid::Uuid::new_v4().simple());
-        let url = server("FRONTROW__DATABASE__URL");
-        let mut admin = MySqlConnection::connect(&url).await.expect("the test database server");
+        let mut admin = MySqlConnection::connect(mysql).await.expect("the test database server");
         let create = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
         sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut admin).await.expect("a database of its own");
         admin.close().await.expect("closing");
-        let (server_part, _) = url.rsplit_once('/').expect("a database in the URL");
-        let database = format!("{server_part}/{name}");
+        let (server_part, rest) = mysql.rsplit_once('/').expect("a database in the URL");
+        let options = rest.split_once('?').map_or(String::new(), |(_, options)| format!("?{options}"));
+        let database = format!("{server_part}/{name}{options}");
         let mut settings = vec![
             ("FRONTROW__DATABASE__URL".to_owned(), database.clone()),
             ("FRONTROW__DATABASE__POOL_SIZE".to_owned(), "24".to_owned()),
-            ("FRONTROW__REDIS__URL".to_owned(), server("FRONTROW__REDIS__URL")),
-            ("FRONTROW__REDIS__PREFIX".to_owned(), name),
+            ("FRONTROW__REDIS__URL".to_owned(), redis.to_owned()),
+            ("FRONTROW__REDIS__PREFIX".to_owned(), name.clone()),
             ("FRONTROW__SECRETS__TOKEN_KEYS".to_owned(), KEYS.to_owned()),
             ("FRONTROW__POINTS__CHARGE_WITHOUT_CARD".to_owned(), "true".to_owned()),
             ("FRONTROW__QUEUE__TICK_MS".to_owned(), "50".to_owned()),
         ];
         settings.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Self { settings, database, offset: Arc::default() }
+        Self { settings, name, database, redis: redis.to_owned(), offset: Arc::default() }
     }
 
     /// The world's configuration, with these settings over it.
@@ -82,6 +103,26 @@ impl World {
     /// The settings as a process' environment.
     pub fn environment(&self) -> &[(String, String)] {
         &self.settings
+    }
+
+    /// A proxy in front of MySQL.
+    pub async fn mysql_proxy(&self) -> Proxy {
+        Proxy::to(address_of(&self.database)).await
+    }
+
+    /// A proxy in front of Redis.
+    pub async fn redis_proxy(&self) -> Proxy {
+        Proxy::to(address_of(&self.redis)).await
+    }
+
+    /// The setting by which an instance reaches MySQL through this proxy.
+    pub fn mysql_through(&self, proxy: &Proxy) -> (&'static str, String) {
+        ("FRONTROW__DATABASE__URL", through(&self.database, proxy))
+    }
+
+    /// The setting by which an instance reaches Redis through this proxy.
+    pub fn redis_through(&self, proxy: &Proxy) -> (&'static str, String) {
+        ("FRONTROW__REDIS__URL", through(&self.redis, proxy))
     }
 
     /// The services over a migrated database, without a server: nothing happens in the background.
@@ -125,10 +166,9 @@ impl World {
     /// Takes away everything that this world has in Redis.
     pub async fn wipe_redis(&self) {
         let client = self.redis().await;
-        let prefix = self.config(&[]).redis.prefix;
         let wipe = "local keys = redis.call('KEYS', ARGV[1]) for _, key in ipairs(keys) do redis.call('DEL', key) end";
         let none: Vec<String> = Vec::new();
-        let () = client.eval(wipe, none, vec![format!("{prefix}:*")]).await.expect("a wipe");
+        let () = client.eval(wipe, none, vec![format!("{}:*", self.name)]).await.expect("a wipe");
         client.quit().await.expect("closing");
     }
 
@@ -150,14 +190,13 @@ impl World {
 
     /// Waits until somebody waits for that lock.
     pub async fn wait_for_waiter(&self) {
-        let (_, name) = self.database.rsplit_once('/').expect("a database in the URL");
         super::eventually("a request to wait for the lock", || async {
             let rows = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.expect("the connections");
             let mut waiting = rows.iter().filter(|row| {
                 // A statement is shown with the bytes that were bound, which need not be text.
                 let bytes = |column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).ok().flatten();
                 let text = |column| String::from_utf8_lossy(&bytes(column).unwrap_or_default()).into_owned();
-                text("db") == name && text("Info").contains("points_accounts")
+                text("db") == self.name && text("Info").contains("points_accounts")
             });
             waiting.next().map(drop)
         })
@@ -166,7 +205,7 @@ impl World {
 
     /// A connection to Redis, for the same.
     pub async fn redis(&self) -> Client {
-        let config = fred::types::config::Config::from_url(&server("FRONTROW__REDIS__URL")).expect("the Redis URL");
+        let config = fred::types::config::Config::from_url(&self.redis).expect("the Redis URL");
         let client = Builder::from_config(config).build().expect("a client");
         client.init().await.expect("the test Redis server");
         client
@@ -186,8 +225,7 @@ impl World {
         for instance in instances {
             instance.stop().await;
         }
-        let (_, name) = self.database.rsplit_once('/').expect("a database in the URL");
-        let drop = format!("DROP DATABASE {name}");
+        let drop = format!("DROP DATABASE {}", self.name);
         sqlx::query(sqlx::AssertSqlSafe(drop)).execute(&mut self.sql().await).await.expect("dropping");
     }
 }

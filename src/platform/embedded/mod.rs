@@ -101,8 +101,27 @@ pub struct Services {
     pub redis_pid: u32,
     database: Process,
     redis: Process,
+    #[cfg_attr(not(feature = "test-kit"), expect(dead_code, reason = "only tests start a server again"))]
+    home: Home,
     // Declared last: fields are dropped in order, and the folder is free only after the servers.
     _lock: File,
+}
+
+/// What the servers were started from.
+struct Home {
+    dir: PathBuf,
+    password: String,
+    install: mysql::Install,
+}
+
+impl Home {
+    fn database_url(&self, port: u16) -> String {
+        format!("mysql://frontrow:{}@127.0.0.1:{port}/frontrow?ssl-mode=disabled", self.password)
+    }
+
+    fn redis_url(&self, port: u16) -> String {
+        format!("redis://default:{}@127.0.0.1:{port}", self.password)
+    }
 }
 
 impl Services {
@@ -117,21 +136,23 @@ impl Services {
         let dir = fs::canonicalize(&options.dir).with_context(|| format!("no folder {}", options.dir.display()))?;
         let lock = lock(&dir)?;
         let password = password(&dir)?;
-        let install = mysql::locate(options.engine).await?;
+        let home = Home { dir, password, install: mysql::locate(options.engine).await? };
 
         // Not try_join: when one fails, the other one must have ended before this returns.
-        let (database, redis) = tokio::join!(mysql::start(&install, &dir, &password), redis::start(&dir, &password));
+        let (database, redis) = tokio::join!(
+            mysql::start(&home.install, &home.dir, &home.password),
+            redis::start(&home.dir, &home.password)
+        );
         match (database, redis) {
             (Ok((database_port, database)), Ok((redis_port, redis))) => Ok(Self {
-                database_url: format!(
-                    "mysql://frontrow:{password}@127.0.0.1:{database_port}/frontrow?ssl-mode=disabled"
-                ),
-                redis_url: format!("redis://default:{password}@127.0.0.1:{redis_port}"),
-                engine: install.engine,
+                database_url: home.database_url(database_port),
+                redis_url: home.redis_url(redis_port),
+                engine: home.install.engine,
                 database_pid: database.pid(),
                 redis_pid: redis.pid(),
                 database,
                 redis,
+                home,
                 _lock: lock,
             }),
             (Err(error), Ok((_, running))) | (Ok((_, running)), Err(error)) => {
@@ -140,6 +161,32 @@ impl Services {
             }
             (Err(error), Err(other)) => Err(error.context(format!("Redis did not start either: {other:#}"))),
         }
+    }
+
+    /// Starts the database server again after it was killed, on the data that it left. The URL may be another one.
+    ///
+    /// # Errors
+    /// As [`Services::start`].
+    #[cfg(feature = "test-kit")]
+    pub async fn restart_database(&mut self) -> Result<()> {
+        let (port, process) = mysql::start(&self.home.install, &self.home.dir, &self.home.password).await?;
+        self.database_url = self.home.database_url(port);
+        self.database_pid = process.pid();
+        self.database = process;
+        Ok(())
+    }
+
+    /// As [`Services::restart_database`], for Redis.
+    ///
+    /// # Errors
+    /// As [`Services::start`].
+    #[cfg(feature = "test-kit")]
+    pub async fn restart_redis(&mut self) -> Result<()> {
+        let (port, process) = redis::start(&self.home.dir, &self.home.password).await?;
+        self.redis_url = self.home.redis_url(port);
+        self.redis_pid = process.pid();
+        self.redis = process;
+        Ok(())
     }
 
     /// Resolves with the name of the first server that ends by itself.

@@ -1,0 +1,96 @@
+//! What many clients asked and saw, kept in order to be held against what is there afterwards.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Reply;
+use super::api::Call;
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What it was about, in the test's words; mostly the client's name or key.
+    pub about: String,
+    /// From the beginning of the history.
+    pub at: Duration,
+    /// How long the client waited.
+    pub took: Duration,
+    /// The answer; none where the connection failed or ended first.
+    pub reply: Option<Reply>,
+}
+
+impl Event {
+    /// The status, 0 without an answer.
+    pub fn status(&self) -> u16 {
+        self.reply.as_ref().map_or(0, |reply| reply.status)
+    }
+
+    /// The problem's code, or nothing.
+    pub fn code(&self) -> &str {
+        self.reply.as_ref().and_then(|reply| reply.body["code"].as_str()).unwrap_or_default()
+    }
+
+    /// Whether it says that it took effect.
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status())
+    }
+}
+
+/// The record. Share it by reference or in an `Arc`.
+#[derive(Debug)]
+pub struct History {
+    began: Instant,
+    events: Mutex<Vec<Event>>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { began: Instant::now(), events: Mutex::default() }
+    }
+}
+
+impl History {
+    /// Sends and records.
+    pub async fn send(&self, about: &str, call: Call<'_>) -> Event {
+        let started = Instant::now();
+        let reply = call.try_send().await.ok();
+        let event = Event { about: about.to_owned(), at: started - self.began, took: started.elapsed(), reply };
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
+        event
+    }
+
+    /// Everything so far, in the order in which the answers came.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often each outcome was seen: `201`, `409 seats_taken`, `0` for no answer.
+    pub fn outcomes(&self) -> BTreeMap<String, usize> {
+        let mut seen = BTreeMap::new();
+        for event in self.events() {
+            let outcome = format!("{} {}", event.status(), event.code());
+            *seen.entry(outcome.trim_end().to_owned()).or_default() += 1;
+        }
+        seen
+    }
+
+    /// How many saw this outcome.
+    pub fn count(&self, outcome: &str) -> usize {
+        self.outcomes().get(outcome).copied().unwrap_or_default()
+    }
+
+    /// The time under which the middle answer came, and the longest.
+    pub fn latency(&self) -> (Duration, Duration) {
+        let mut times: Vec<Duration> = self.events().iter().map(|event| event.took).collect();
+        times.sort_unstable();
+        (times.get(times.len() / 2).copied().unwrap_or_default(), times.last().copied().unwrap_or_default())
+    }
+
+    /// What was seen that is none of these outcomes.
+    pub fn others(&self, expected: &[&str]) -> BTreeMap<String, usize> {
+        let mut outcomes = self.outcomes();
+        outcomes.retain(|outcome, _| !expected.contains(&outcome.as_str()));
+        outcomes
+    }
+}
