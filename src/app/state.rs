@@ -81,7 +81,7 @@ impl State {
             queue,
             seats,
             holds,
-            checkout: Checkout::new(db.clone(), idempotency.clone(), reader, wake.clone()),
+            checkout: Checkout::new(db.clone(), idempotency.clone(), reader, wake.clone(), &config.booking),
             points: Points::new(db.clone(), idempotency.clone(), config.points),
             idempotency,
             config: Arc::new(config),

@@ -12,4 +12,4 @@ pub mod reservations;
 pub mod seats;
 
 /// The problem codes of booking.
-pub const CODES: &[&[&crate::platform::error::Code]] = &[seats::CODES, holds::CODES];
+pub const CODES: &[&[&crate::platform::error::Code]] = &[seats::CODES, holds::CODES, reservations::CODES];

@@ -6,4 +6,4 @@ pub mod domain;
 pub mod store;
 
 pub use domain::{Method, Payment, PaymentId, PaymentStatus, Subject};
-pub use store::{INVARIANTS, insert_settled, list};
+pub use store::{INVARIANTS, insert_settled, list, mark_refunded};

@@ -11,6 +11,8 @@ use crate::platform::money::Money;
 
 const INSERT_SETTLED: &str = "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at) \
      VALUES (?, ?, ?, 1, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const MARK_REFUNDED: &str = "UPDATE payments SET state = 3, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+     WHERE id = ? AND state = 1";
 const LIST: &str = "SELECT id, method, state, amount FROM payments WHERE id IN (?)";
 
 /// What must hold of payments.
@@ -24,6 +26,16 @@ pub const INVARIANTS: &[Invariant] = &[
              LEFT JOIN ledger_transactions AS l ON l.kind = 1 AND l.reference = p.id \
              LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 0 AND e.user_id = p.user_id \
              WHERE p.method = 0 AND p.state IN (1, 3) AND (e.amount IS NULL OR e.amount <> -p.amount) LIMIT ?",
+    },
+    Invariant {
+        name: "refund_is_booked",
+        promise: "every refunded payment by points is one ledger transaction that gives exactly its amount back to the buyer, and no other payment has one",
+        statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id))) AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN payments AS p ON p.changed_at >= t.since_at \
+             LEFT JOIN ledger_transactions AS l ON l.kind = 2 AND l.reference = p.id \
+             LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 0 AND e.user_id = p.user_id \
+             WHERE p.method = 0 AND IF(p.state = 3, e.amount IS NULL OR e.amount <> p.amount, l.id IS NOT NULL) LIMIT ?",
     },
     Invariant {
         name: "paid_once",
@@ -62,6 +74,16 @@ pub async fn insert_settled(
         .execute(conn.sql())
         .await?;
     Ok(())
+}
+
+/// Notes that a payment's money has gone back in this transaction. False where it was not there to give back.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn mark_refunded(conn: &mut Conn, id: PaymentId) -> Result<bool, Problem> {
+    let offset = conn.offset_micros();
+    let marked = sqlx::query(MARK_REFUNDED).bind(offset).bind(id).execute(conn.sql()).await?;
+    Ok(marked.rows_affected() == 1)
 }
 
 /// These payments.

@@ -6,6 +6,7 @@ mod support;
 
 mod audit;
 mod availability;
+mod cancellation;
 mod clocks;
 mod drain;
 mod edge;

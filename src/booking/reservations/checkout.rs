@@ -1,6 +1,7 @@
 //! Checkout: a hold becomes a reservation, in one transaction with the money.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -10,7 +11,7 @@ use crate::accounts::UserId;
 use crate::booking::holds::domain::{HOLD_EXPIRED, HOLD_PAID};
 use crate::booking::holds::store::HoldRow;
 use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
-use crate::booking::seats;
+use crate::booking::seats::{self, Settings};
 use crate::catalog::Reader;
 use crate::payments::{self, Method, Payment, PaymentStatus, Subject};
 use crate::platform::db::{self, Conn, Db};
@@ -29,10 +30,11 @@ pub const CONFIRMED: &str = "reservation.confirmed";
 /// Paying, and reading what was paid.
 #[derive(Clone, Debug)]
 pub struct Checkout {
-    db: Db,
-    idempotency: Idempotency,
-    catalog: Arc<Reader>,
-    wake: Wake,
+    pub(super) db: Db,
+    pub(super) idempotency: Idempotency,
+    pub(super) catalog: Arc<Reader>,
+    pub(super) wake: Wake,
+    pub(super) cancel_until: Duration,
 }
 
 struct Paying {
@@ -44,8 +46,9 @@ struct Paying {
 impl Checkout {
     /// Over these parts.
     #[must_use]
-    pub fn new(db: Db, idempotency: Idempotency, catalog: Arc<Reader>, wake: Wake) -> Self {
-        Self { db, idempotency, catalog, wake }
+    pub fn new(db: Db, idempotency: Idempotency, catalog: Arc<Reader>, wake: Wake, settings: &Settings) -> Self {
+        let cancel_until = Duration::from_hours(u64::from(settings.cancel_until_hours));
+        Self { db, idempotency, catalog, wake, cancel_until }
     }
 
     /// Pays a hold with points.
@@ -118,19 +121,25 @@ impl Checkout {
         let payment = payments.iter().find(|payment| payment.id == row.payment_id);
         let payment = payment.ok_or_else(|| Problem::internal(anyhow::anyhow!("a reservation without its payment")))?;
         let concert = self.catalog.get_concert(row.concert_id).await?;
-        Ok(Reservation {
-            id: row.id,
-            status: ReservationStatus::of(row.state),
-            hold_id: row.hold_id,
-            performance_id: row.performance_id,
-            concert: ConcertName { id: row.concert_id, title: concert.title.clone() },
-            seats: seats.iter().filter(|(id, _)| *id == row.id).map(|(_, seat)| seat.clone()).collect(),
-            amount: row.amount,
-            currency: CURRENCY,
-            payment: PaymentView { id: payment.id, method: payment.method, status: payment.status },
-            created_at: row.created_at,
-            paid_at: row.paid_at,
-        })
+        let seats = seats.iter().filter(|(id, _)| *id == row.id).map(|(_, seat)| seat.clone()).collect();
+        Ok(shown(&row, concert.title.clone(), seats, payment))
+    }
+}
+
+/// A reservation as its buyer sees it.
+pub(super) fn shown(row: &ReservationRow, title: String, seats: Vec<SoldSeat>, payment: &Payment) -> Reservation {
+    Reservation {
+        id: row.id,
+        status: ReservationStatus::of(row.state),
+        hold_id: row.hold_id,
+        performance_id: row.performance_id,
+        concert: ConcertName { id: row.concert_id, title },
+        seats,
+        amount: row.amount,
+        currency: CURRENCY,
+        payment: PaymentView { id: payment.id, method: payment.method, status: payment.status },
+        created_at: row.created_at,
+        paid_at: row.paid_at,
     }
 }
 

@@ -14,6 +14,10 @@ crate::id_types! {
     ReservationId;
 }
 
+crate::problem_codes! {
+    NOT_CANCELLABLE = 409 "not_cancellable" "Not cancellable" "This reservation was given back already, or its performance is too near.";
+}
+
 /// Where a reservation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +33,9 @@ pub enum ReservationStatus {
 }
 
 impl ReservationStatus {
+    /// The stored state of what its buyer gave back.
+    pub const CANCELLED: u8 = 2;
+
     /// Reads the stored state.
     #[must_use]
     pub const fn of(state: u8) -> Self {

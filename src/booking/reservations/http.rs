@@ -13,13 +13,18 @@ use super::domain::{Reservation, ReservationId};
 use crate::accounts::http::Buyer;
 use crate::booking::holds::HoldId;
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::keyed::Answer;
+use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Id, KeyedBody, Page, PageParams};
 use crate::points::PAYMENT_METHOD_UNAVAILABLE;
 
 /// The reservations' routes.
 pub fn router(checkout: Checkout) -> OpenApiRouter {
-    OpenApiRouter::new().routes(routes!(pay)).routes(routes!(list)).routes(routes!(show)).with_state(Arc::new(checkout))
+    OpenApiRouter::new()
+        .routes(routes!(pay))
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(cancel))
+        .with_state(Arc::new(checkout))
 }
 
 /// How to pay.
@@ -84,4 +89,21 @@ async fn show(
     Id(id): Id<ReservationId>,
 ) -> Result<Json<Reservation>, Problem> {
     Ok(Json(checkout.get(session.user, id).await?))
+}
+
+/// Gives a reservation back: the seats are free, the money is where it came from.
+#[utoipa::path(post, path = "/v1/reservations/{id}/cancellation", tag = "booking", security(("bearer" = [])),
+    params(("id" = ReservationId, Path, description = "The reservation"), ("Idempotency-Key" = String, Header, description = "Makes the request repeatable")),
+    responses((status = 200, body = Reservation),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json", description = "idempotency_key_missing"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "not_cancellable, idempotency_key_in_flight"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "idempotency_key_reused")))]
+async fn cancel(
+    State(checkout): State<Arc<Checkout>>,
+    Buyer(session): Buyer,
+    Id(id): Id<ReservationId>,
+    key: RequestKey,
+) -> Result<Answer, Problem> {
+    checkout.cancel(session.user, id, key.required()?).await
 }

@@ -1,13 +1,14 @@
-//! Reservations: holds that were paid, and the checkout that makes them.
+//! Reservations: holds that were paid, the checkout that makes them, and the cancellation that undoes them.
 //!
 //! Tables owned: `reservations`, `reservation_seats`. A unique key over a performance's live reservation seats
 //! makes selling a seat twice impossible even for wrong code.
 
+mod cancellation;
 pub mod checkout;
 pub mod domain;
 pub mod http;
 pub mod store;
 
 pub use checkout::Checkout;
-pub use domain::ReservationId;
+pub use domain::{CODES, ReservationId};
 pub use store::INVARIANTS;

@@ -19,6 +19,12 @@ const INSERT_SEATS: &str = "INSERT INTO reservation_seats \
      (reservation_id, seat_no, performance_id, label, grade, price, ticket_code, is_live) VALUES (?, ?, ?, ?, ?, ?, ?, 1)";
 const FIND: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations WHERE id = ? AND user_id = ?";
+const FIND_FOR_UPDATE: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
+     FROM reservations WHERE id = ? AND user_id = ? FOR UPDATE";
+const MARK_CANCELLED: &str = "UPDATE reservations SET state = 2, \
+     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ?";
+const END_SEATS: &str = "UPDATE reservation_seats SET is_live = NULL WHERE reservation_id = ?";
+const LIST_SEAT_NUMBERS: &str = "SELECT seat_no FROM reservation_seats WHERE reservation_id = ? ORDER BY seat_no";
 const LIST: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str = "SELECT reservation_id, label, grade, price, ticket_code FROM reservation_seats \
@@ -44,6 +50,17 @@ pub const INVARIANTS: &[Invariant] = &[
              FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
              JOIN seats AS s ON t.since_at < '1971-01-01' AND s.reservation_id IS NOT NULL \
              LEFT JOIN reservations AS r ON r.id = s.reservation_id AND r.state IN (0, 1) WHERE r.id IS NULL LIMIT ?",
+    },
+    Invariant {
+        name: "cancelled_reservation_is_undone",
+        promise: "a reservation that was given back has no seat any more, and its money has gone back",
+        statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id))) AS CHAR) \
+             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
+             JOIN reservations AS r ON r.changed_at >= t.since_at LEFT JOIN payments AS p ON p.id = r.payment_id \
+             WHERE r.state IN (2, 3) AND (p.state IS NULL OR p.state <> 3 \
+             OR EXISTS (SELECT 1 FROM reservation_seats AS rs WHERE rs.reservation_id = r.id AND rs.is_live = 1) \
+             OR EXISTS (SELECT 1 FROM reservation_seats AS rs JOIN seats AS s ON s.performance_id = rs.performance_id \
+                 AND s.seat_no = rs.seat_no WHERE rs.reservation_id = r.id AND s.reservation_id = r.id)) LIMIT ?",
     },
     Invariant {
         name: "reservation_matches_its_hold",
@@ -118,6 +135,28 @@ fn sold(seat: &HeldSeat) -> SoldSeat {
 
 pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Result<Option<ReservationRow>, Problem> {
     Ok(sqlx::query_as(FIND).bind(id).bind(user).fetch_optional(conn.sql()).await?)
+}
+
+/// The user's reservation, locked.
+pub(super) async fn find_for_update(
+    conn: &mut Conn,
+    user: UserId,
+    id: ReservationId,
+) -> Result<Option<ReservationRow>, Problem> {
+    Ok(sqlx::query_as(FIND_FOR_UPDATE).bind(id).bind(user).fetch_optional(conn.sql()).await?)
+}
+
+/// Ends a locked reservation: its tickets open no gate any more.
+pub(super) async fn mark_cancelled(conn: &mut Conn, id: ReservationId) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(MARK_CANCELLED).bind(offset).bind(id).execute(conn.sql()).await?;
+    sqlx::query(END_SEATS).bind(id).execute(conn.sql()).await?;
+    Ok(())
+}
+
+/// The numbers of its seats, sorted.
+pub(super) async fn list_seat_numbers(conn: &mut Conn, id: ReservationId) -> Result<Vec<u32>, Problem> {
+    Ok(sqlx::query_scalar(LIST_SEAT_NUMBERS).bind(id).fetch_all(conn.sql()).await?)
 }
 
 pub(super) async fn list(

@@ -25,6 +25,7 @@ const BOARDS_MAX: u64 = 2000;
 #[expect(missing_docs, reason = "each field is documented in config/default.toml")]
 pub struct Settings {
     pub hold_secs: u64,
+    pub cancel_until_hours: u32,
     pub hold_seats_max: usize,
     pub availability_max_age_ms: u64,
 }

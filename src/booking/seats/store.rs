@@ -22,6 +22,8 @@ const RELEASE: &str =
     "UPDATE seats SET hold_id = NULL, held_until = NULL WHERE performance_id = ? AND hold_id = ? AND seat_no IN (?)";
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND hold_id = ? AND reservation_id IS NULL AND seat_no IN (?)";
+const TAKE_BACK: &str =
+    "UPDATE seats SET reservation_id = NULL WHERE performance_id = ? AND reservation_id = ? AND seat_no IN (?)";
 
 /// Rows of one INSERT when a performance's seats are made: statements over 16 KiB stall under TLS, where they take two records.
 const INSERT_ROWS: usize = 250;
@@ -122,6 +124,24 @@ pub async fn sell(
 ) -> Result<u64, Problem> {
     let text = in_list(SELL, seats.len());
     let mut query = sqlx::query(AssertSqlSafe(text)).bind(reservation).bind(performance).bind(hold);
+    for seat in seats {
+        query = query.bind(*seat);
+    }
+    Ok(query.execute(conn.sql()).await?.rows_affected())
+}
+
+/// Frees those of the seats that were sold to the reservation. Returns how many.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn take_back(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    reservation: ReservationId,
+    seats: &[u32],
+) -> Result<u64, Problem> {
+    let text = in_list(TAKE_BACK, seats.len());
+    let mut query = sqlx::query(AssertSqlSafe(text)).bind(performance).bind(reservation);
     for seat in seats {
         query = query.bind(*seat);
     }

@@ -17,6 +17,8 @@ use crate::platform::error::{Problem, codes};
 
 /// The status of what was created, for services that do not speak HTTP otherwise.
 pub const CREATED: StatusCode = StatusCode::CREATED;
+/// The status of what was changed, for the same.
+pub const OK: StatusCode = StatusCode::OK;
 /// The header's name.
 pub const HEADER: &str = "idempotency-key";
 const LEN_MAX: usize = 255;
@@ -56,6 +58,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for KeyedBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let (key, headers, bytes) = RequestKey::read(request).await?;
+        let body = parse(&headers, &bytes)?;
+        Ok(Self { key, body })
+    }
+}
+
+/// For requests whose address says everything: whatever body comes is part of what must be the same for a repeat.
+impl<S: Send + Sync> FromRequest<S> for RequestKey {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        Ok(Self::read(request).await?.0)
+    }
+}
+
+impl RequestKey {
+    async fn read(request: Request) -> Result<(Self, HeaderMap, Bytes), Problem> {
         let (parts, body) = request.into_parts();
         let key = key_of(&parts.headers)?;
         // The layer in front bounds the body.
@@ -71,8 +90,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for KeyedBody<T> {
         }
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(context.finish().as_ref());
-        let body = parse(&parts.headers, &bytes)?;
-        Ok(Self { key: RequestKey { key, fingerprint }, body })
+        Ok((Self { key, fingerprint }, parts.headers, bytes))
     }
 }
 
