@@ -104,13 +104,13 @@ impl Idempotency {
         (input, body): (I, Body<I, Answer>),
     ) -> Result<Answer, Problem> {
         let Some(key) = request.key else {
-            return self.db.in_tx_within(name, limit, input, body).await;
+            return self.db.in_tx_of_within(user, name, limit, (input, body)).await;
         };
         let Some(mark) = Mark::begin(&self.running, user, &key) else {
             return Err(in_flight());
         };
         let keyed = Keyed { user, key, fingerprint: request.fingerprint, input, body, _mark: mark };
-        self.db.in_tx_within(name, limit, keyed, |conn, keyed| run(conn, keyed)).await
+        self.db.in_tx_of_within(user, name, limit, (keyed, |conn, keyed| run(conn, keyed))).await
     }
 
     /// Forgets keys past their time, at most `limit` of them. Returns how many.

@@ -111,6 +111,33 @@ pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Resu
     Ok(true)
 }
 
+/// What became of a user's stay from another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// It is over, or there was none.
+    Ended,
+    /// The user's stay is from this very place.
+    IsHere,
+}
+
+/// Ends the stay of `user` unless it is the one from this place.
+///
+/// # Errors
+/// Where a statement fails.
+pub(super) async fn end_elsewhere(
+    conn: &mut Conn,
+    concert: ConcertId,
+    user: UserId,
+    here: u64,
+) -> Result<Elsewhere, Problem> {
+    match store::find_by_user_for_update(conn, concert, user).await? {
+        Some((_, arrival)) if arrival == here => return Ok(Elsewhere::IsHere),
+        Some((id, arrival)) => end_locked(conn, id, concert, arrival).await?,
+        None => {}
+    }
+    Ok(Elsewhere::Ended)
+}
+
 /// Ends the stay that this place was exchanged for, if it is the user's and live. Whether it was.
 ///
 /// # Errors

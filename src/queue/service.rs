@@ -8,7 +8,7 @@ use super::domain::{
     BOOKING_CLOSED, INVALID_TICKET, NOT_CALLED, PassId, Phase, QUEUE_NOT_OPEN, Rules, SOLD_OUT, SeatSupply, Settings,
     Standing, TICKET_LAPSED, Ticket, poll_after_ms,
 };
-use super::pass::{self, Pass, Passes};
+use super::pass::{self, Elsewhere, Pass, Passes};
 use super::redis::{Claimed, Join, Joined, Lines, Warm};
 use super::sale::Sale;
 use super::{metrics, store};
@@ -268,7 +268,7 @@ impl Queue {
     async fn keep_pass(&self, epoch: u32, pass: Pass) -> Result<Pass, Problem> {
         self.parts
             .db
-            .in_tx("queue.claim", (epoch, pass), |conn, (epoch, pass)| {
+            .in_tx_of(pass.user.0, "queue.claim", (epoch, pass), |conn, (epoch, pass)| {
                 Box::pin(async move {
                     if store::lock_epoch(conn, pass.concert).await? != Some(*epoch) {
                         return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
@@ -276,15 +276,17 @@ impl Queue {
                     if let Some(kept) = find_kept(conn, pass).await? {
                         return Ok(kept);
                     }
-                    pass::end_live(conn, pass.concert, pass.user).await?;
+                    match pass::end_elsewhere(conn, pass.concert, pass.user, pass.arrival).await? {
+                        Elsewhere::Ended => {}
+                        // Another claim of the same place has just been committed.
+                        Elsewhere::IsHere => return get_kept(conn, pass).await,
+                    }
                     let inserted =
                         store::insert_pass(conn, pass.id, pass.concert, pass.user, pass.arrival, pass.expires_at).await;
                     match inserted {
                         Ok(()) => Ok(*pass),
                         // The same place was claimed at the same time: that row is the pass.
-                        Err(problem) if problem.fault() == Some(Fault::Duplicate) => {
-                            find_kept(conn, pass).await?.ok_or_else(|| Problem::new(&TICKET_LAPSED))
-                        }
+                        Err(problem) if problem.fault() == Some(Fault::Duplicate) => get_kept(conn, pass).await,
                         Err(problem) => Err(problem),
                     }
                 })
@@ -318,7 +320,7 @@ impl Queue {
     /// `pass_required`, `invalid_pass`, `pass_expired`.
     pub async fn leave_inside(&self, concert: ConcertId, user: UserId, pass: Option<&str>) -> Result<(), Problem> {
         let pass = self.passes.open(pass, user, concert, self.now())?;
-        self.parts.db.in_tx("queue.end_pass", pass, |conn, pass| Box::pin(pass::end(conn, pass))).await?;
+        self.parts.db.in_tx_of(user.0, "queue.end_pass", pass, |conn, pass| Box::pin(pass::end(conn, pass))).await?;
         self.parts.wake.now();
         Ok(())
     }
@@ -329,7 +331,7 @@ impl Queue {
         let ended = self
             .parts
             .db
-            .in_tx("queue.end_stay", input, |conn, (concert, user, arrival)| {
+            .in_tx_of(user.0, "queue.end_stay", input, |conn, (concert, user, arrival)| {
                 Box::pin(pass::end_at(conn, *concert, *user, *arrival))
             })
             .await?;
@@ -361,6 +363,10 @@ impl Queue {
         }
         Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
     }
+}
+
+async fn get_kept(conn: &mut Conn, pass: &Pass) -> Result<Pass, Problem> {
+    find_kept(conn, pass).await?.ok_or_else(|| Problem::new(&TICKET_LAPSED))
 }
 
 async fn find_kept(conn: &mut Conn, pass: &Pass) -> Result<Option<Pass>, Problem> {

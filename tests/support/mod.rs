@@ -11,6 +11,7 @@ pub mod history;
 pub mod process;
 pub mod proxy;
 pub mod servers;
+pub mod track;
 pub mod wire;
 pub mod world;
 

@@ -131,7 +131,7 @@ impl Holds {
     pub async fn release(&self, user: UserId, hold: HoldId) -> Result<(), Problem> {
         self.0
             .db
-            .in_tx("booking.release", (user, hold), |conn, (user, hold)| {
+            .in_tx_of(user.0, "booking.release", (user, hold), |conn, (user, hold)| {
                 Box::pin(async move {
                     let row = store::find_for_update(conn, *user, *hold).await?;
                     let row = row.ok_or_else(|| Problem::not_found("hold"))?;

@@ -25,6 +25,7 @@ pub struct DatabaseSettings {
     pub url: Secret,
     pub pool_size: u32,
     pub waiting_max: usize,
+    pub waiting_per_buyer_max: usize,
     pub acquire_timeout_ms: u64,
     pub unit_timeout_ms: u64,
     pub lock_wait_secs: u32,

@@ -31,9 +31,11 @@ use super::config::{ConfigError, DatabaseSettings};
 use super::error::{Fault, Problem, codes};
 use super::telemetry::metrics;
 
+mod lanes;
 mod migrate;
 mod probe;
 mod sql;
+use lanes::Lanes;
 pub use migrate::migrate;
 use probe::Probe;
 pub use sql::{in_list, rows};
@@ -80,6 +82,7 @@ pub struct Db {
     settings: Arc<DatabaseSettings>,
     clock: Clock,
     breaker: Breaker,
+    lanes: Lanes,
     probe: Probe,
     /// Connections in use.
     leased: Arc<AtomicUsize>,
@@ -128,7 +131,8 @@ impl Db {
             .connect_lazy_with(options.statement_cache_capacity(256));
         let waiting = Arc::new(Semaphore::new(settings.pool_size as usize + settings.waiting_max));
         let breaker = Breaker::new("mysql", BREAKER_THRESHOLD, BREAKER_PAUSE);
-        Ok(Self { pool, waiting, settings: Arc::new(settings.clone()), clock, breaker, probe, leased: Arc::default() })
+        let (lanes, settings) = (Lanes::new(settings.waiting_per_buyer_max), Arc::new(settings.clone()));
+        Ok(Self { pool, waiting, settings, clock, breaker, lanes, probe, leased: Arc::default() })
     }
 
     /// Runs `body` in one transaction, again after a conflict, and commits if it says Ok.
