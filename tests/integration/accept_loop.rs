@@ -257,11 +257,11 @@ async fn thousands_of_idle_connections_harm_nobody() {
     let wanted = u64::try_from(IDLE).expect("a number") + OWN_FILES;
     let raised = Rlimit { current: Some(wanted.min(hard).max(limit.current.unwrap_or(0))), maximum: limit.maximum };
     setrlimit(Resource::Nofile, raised).expect("the soft limit may be raised");
-    let count = IDLE.min(usize::try_from(hard.saturating_sub(OWN_FILES)).expect("a number"));
+    let count = if hard < wanted { usize::try_from(hard / 2).expect("a number") } else { IDLE };
     if count < IDLE {
         eprintln!("only {hard} open files are allowed: {count} idle connections in place of {IDLE}");
     }
-    assert!(count > 500, "too few open files are allowed to test anything: {hard}");
+    assert!(count > 100, "too few open files are allowed to test anything: {hard}");
     let ground = Ground::new(&[("FRONTROW__HTTP__HEADER_TIMEOUT_SECS", "300")]).await;
     let idle = connect(&ground.base, count).await;
     let count = i64::try_from(count).expect("a number");
@@ -396,21 +396,21 @@ const SMUGGLED: &[u8] = b"GET /livez HTTP/1.1\r\nhost: smuggled\r\n\r\n";
 async fn garbage_is_refused_and_nothing_behind_it_is_read() {
     let ground = Ground::new(&[]).await;
     let base = &ground.base;
-    let attack = join_all(GARBAGE.iter().flat_map(|garbage| [(*garbage, false), (*garbage, true)]).map(
-        |(garbage, is_second)| async move {
-            for _ in 0..REPEATS {
-                let mut wire = Wire::to(base).await;
-                if is_second {
-                    assert_eq!(wire.get("/livez").await.expect("an answer").status, 200);
-                }
-                wire.send_bytes(&[garbage, SMUGGLED].concat()).await;
-                let replies = wire.replies().await;
-                assert_eq!(replies.len(), 1, "{}: {replies:?}", garbage.escape_ascii());
-                replies[0].expect_problem(400, "malformed_request");
-                assert_eq!(replies[0].header("connection"), Some("close"));
-            }
-        },
-    ));
+    let firsts = [None, Some("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n".to_owned()), Some(user_head(2) + "{}")];
+    let kinds = GARBAGE.iter().flat_map(|garbage| firsts.iter().map(move |first| (*garbage, first)));
+    let attack = join_all(kinds.map(|(garbage, first)| async move {
+        for _ in 0..REPEATS {
+            let mut wire = Wire::to(base).await;
+            let before = first.as_deref().unwrap_or_default();
+            wire.send_bytes(&[before.as_bytes(), garbage, SMUGGLED].concat()).await;
+            let mut replies = wire.replies().await;
+            let last = replies.pop().expect("an answer");
+            assert_eq!(replies.len(), usize::from(first.is_some()), "{}: {replies:?}", garbage.escape_ascii());
+            assert!(replies.iter().all(|reply| reply.header("connection").is_none()), "{replies:?}");
+            last.expect_problem(400, "malformed_request");
+            assert_eq!(last.header("connection"), Some("close"));
+        }
+    }));
     tokio::join!(attack, ground.go_on());
     // Valid by the letter, but the two ends could differ on where it ends: one answer, then the connection is over.
     for both in ["content-length: 4\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 4"] {
@@ -456,7 +456,9 @@ async fn random_bytes_and_broken_connections_leave_nothing() {
         // Where the head is not complete it can be told; otherwise the client has gone.
         let replies = half.replies().await;
         assert!(replies.len() <= 1, "{replies:?}");
-        replies.iter().for_each(|reply| reply.expect_problem(400, "malformed_request"));
+        for reply in replies {
+            reply.expect_problem(400, "malformed_request");
+        }
     }));
     tokio::join!(noises, broken, ground.go_on());
     ground.end().await;

@@ -43,7 +43,7 @@ use crate::platform::telemetry::metrics;
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
 /// How long a client's further bytes are read and dropped after the last answer.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BUFFER_BYTES: usize = 8 * 1024;
 
 /// What every connection of one server needs.
