@@ -218,7 +218,7 @@ async fn large_bodies_are_few_at_once_and_small_ones_pass() {
     third.send(&user_head(100_000)).await;
     third.send(&" ".repeat(100_000)).await;
     third.reply().await.expect("an answer").expect_problem(400, "malformed_json");
-    drop((first, third));
+    drop((first, second, third));
     ground.end().await;
 }
 
@@ -483,6 +483,7 @@ async fn unusual_requests_are_answered_right() {
     wire.send(&head.replace(": 5", ": 5000000")).await;
     wire.reply().await.expect("an answer").expect_problem(413, "payload_too_large");
     assert!(wire.reply().await.is_none(), "the body was not read, so the connection is over");
+    drop(wire);
 
     let mut wire = Wire::to(&ground.base).await;
     wire.send("GET http://test/livez HTTP/1.1\r\nhost: test\r\n\r\n").await;
@@ -492,14 +493,17 @@ async fn unusual_requests_are_answered_right() {
     wire.send("CONNECT test:443 HTTP/1.1\r\nhost: test:443\r\n\r\n").await;
     assert!((400..500).contains(&wire.reply().await.expect("an answer").status));
 
+    drop(wire);
     // Far too much, sent without waiting: the refusal still arrives.
     let mut wire = Wire::to(&ground.base).await;
     wire.send(&user_head(3_000_000)).await;
     wire.send(&" ".repeat(3_000_000)).await;
     wire.expect_refusal(413, "payload_too_large").await;
+    drop(wire);
     let mut wire = Wire::to(&ground.base).await;
     wire.send("POST /v1/users HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n").await;
     wire.send(&format!("4000\r\n{}\r\n", " ".repeat(0x4000)).repeat(100)).await;
     wire.expect_refusal(413, "payload_too_large").await;
+    drop(wire);
     ground.end().await;
 }
