@@ -11,6 +11,7 @@ use super::PATIENCE;
 pub struct Wire {
     stream: TcpStream,
     unread: Vec<u8>,
+    is_reset: bool,
 }
 
 /// An answer as it came.
@@ -26,7 +27,7 @@ impl Wire {
     /// Connects to `http://host:port`.
     pub async fn to(base: &str) -> Self {
         let address = base.strip_prefix("http://").expect("an address");
-        Self { stream: TcpStream::connect(address).await.expect("a connection"), unread: Vec::new() }
+        Self { stream: TcpStream::connect(address).await.expect("a connection"), unread: Vec::new(), is_reset: false }
     }
 
     /// The same, with a receive buffer of about so many bytes: for clients that do not read.
@@ -34,7 +35,7 @@ impl Wire {
         let address = base.strip_prefix("http://").expect("an address").parse().expect("an IP address");
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("a small buffer");
-        Self { stream: socket.connect(address).await.expect("a connection"), unread: Vec::new() }
+        Self { stream: socket.connect(address).await.expect("a connection"), unread: Vec::new(), is_reset: false }
     }
 
     /// Sends text. Whether the other side still took it.
@@ -93,12 +94,13 @@ impl Wire {
     }
 
     /// The next answer, which must be a problem of this status and code that announces the connection's end, and then
-    /// the end.
+    /// the end, without a reset: that could take the answer with it.
     pub async fn expect_refusal(&mut self, status: u16, code: &str) {
         let replies = self.replies().await;
         assert_eq!(replies.len(), 1, "one answer: {replies:?}");
         replies[0].expect_problem(status, code);
         assert_eq!(replies[0].header("connection"), Some("close"), "{replies:?}");
+        assert!(!self.is_reset, "a reset after {replies:?}");
     }
 
     /// Whether nothing comes for a moment: no answer, and no end.
@@ -110,7 +112,11 @@ impl Wire {
     /// Reads some more; nothing at the end.
     async fn read(&mut self) -> Option<()> {
         match self.stream.read_buf(&mut self.unread).await {
-            Ok(0) | Err(_) => None,
+            Ok(0) => None,
+            Err(_) => {
+                self.is_reset = true;
+                None
+            }
             Ok(_) => Some(()),
         }
     }
