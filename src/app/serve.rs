@@ -1,24 +1,33 @@
 //! Runs one instance: a function of its state, its listener and its shutdown.
 
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 use super::state::State;
 use super::{router, schedule};
 use crate::platform::db;
-use crate::platform::http::server;
+use crate::platform::http::{files, server};
 use crate::platform::shutdown::Shutdown;
 
 /// How long a starting instance waits for Redis before it goes on without.
 const REDIS_WAIT: Duration = Duration::from_secs(3);
 
+/// Connections that may wait to be accepted: a sale opens for everybody at once. The system's own limit
+/// (`net.core.somaxconn`) is the same by default.
+const BACKLOG: u32 = 4096;
+
 /// Brings the schema up to date if so configured, then serves until shutdown and drains.
 ///
 /// # Errors
-/// Where MySQL cannot be reached at the start.
+/// Where MySQL cannot be reached at the start, or too few file descriptors are allowed.
 pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    let mut http = state.config.http.clone();
+    let pools = state.config.redis.pool_size.saturating_add(state.config.database.pool_size as usize);
+    http.connections_max = files::allow(http.connections_max, pools)?;
     if state.config.database.migrate_on_start {
         db::migrate(&state.config.database).await?;
     }
@@ -32,7 +41,7 @@ pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> any
     tracing::info!(%addr, "serving");
     let limit = Duration::from_secs(state.config.http.drain_timeout_secs);
     let deadline = tokio::spawn(force_after(limit, shutdown.clone()));
-    server::serve(listener, router::router(&state, &shutdown), &state.config.http, &shutdown).await;
+    server::serve(listener, router::router(&state, &shutdown), &http, &shutdown).await;
     shutdown.wait().await;
     let closing = async {
         state.redis.close().await;
@@ -60,5 +69,22 @@ async fn force_after(limit: Duration, shutdown: Shutdown) {
 /// # Errors
 /// Where the address is taken or not ours.
 pub async fn bind(addr: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("cannot listen on {addr}"))
+    let listen = async {
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in lookup_host(addr).await? {
+            match listen_on(address) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    listen.await.with_context(|| format!("cannot listen on {addr}"))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

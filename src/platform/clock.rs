@@ -55,6 +55,12 @@ impl Timestamp {
         Self(self.0.checked_sub_signed(delta).unwrap_or(DateTime::<Utc>::MIN_UTC))
     }
 
+    /// As HTTP's `Date` has it.
+    #[must_use]
+    pub fn http_date(self) -> String {
+        self.0.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+
     /// The time from `earlier` to this instant; zero where it lies behind.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -42,12 +42,14 @@ macro_rules! problem_codes {
 /// The codes that any endpoint may answer.
 pub mod codes {
     problem_codes! {
+        MALFORMED_REQUEST = 400 "malformed_request" "Malformed request" "This is not an HTTP/1.1 request, or its body is not framed as its head says. The connection is closed.";
         MALFORMED_JSON = 400 "malformed_json" "Malformed JSON" "The body is not JSON.";
         IDEMPOTENCY_KEY_MISSING = 400 "idempotency_key_missing" "Idempotency-Key missing" "This request moves money or goods: send an Idempotency-Key of your own, and the same one when you repeat it.";
         UNAUTHENTICATED = 401 "unauthenticated" "Not signed in" "The access token is missing, expired, revoked or not ours. Sign in again.";
         FORBIDDEN = 403 "forbidden" "Not allowed" "You are signed in, but this needs another role.";
         NOT_FOUND = 404 "not_found" "Not found" "There is no such thing, or it is not yours.";
         METHOD_NOT_ALLOWED = 405 "method_not_allowed" "Method not allowed" "The address exists, but not with this method.";
+        REQUEST_TIMEOUT = 408 "request_timeout" "Request timeout" "The request was not complete in time, so nothing was done. The connection is closed; send it again.";
         IDEMPOTENCY_KEY_IN_FLIGHT = 409 "idempotency_key_in_flight" "Still running" "A request with this Idempotency-Key is running. Repeat it after Retry-After seconds.";
         PAYLOAD_TOO_LARGE = 413 "payload_too_large" "Body too large" "The body is over the size limit.";
         UNSUPPORTED_MEDIA_TYPE = 415 "unsupported_media_type" "Unsupported media type" "Send application/json.";
@@ -55,6 +57,7 @@ pub mod codes {
         INVALID_PARAMETER = 422 "invalid_parameter" "Invalid parameter" "A part of the address, a query parameter or a header is not valid; errors names it.";
         IDEMPOTENCY_KEY_REUSED = 422 "idempotency_key_reused" "Idempotency-Key reused" "This key was used for another request. Use a new one.";
         RATE_LIMITED = 429 "rate_limited" "Too many requests" "You are too fast. Repeat after Retry-After seconds.";
+        HEAD_TOO_LARGE = 431 "head_too_large" "Request head too large" "The address or the headers are too long, or there are too many headers. The connection is closed.";
         INTERNAL = 500 "internal" "Internal error" "Something unexpected went wrong here. Nothing took effect unless a repeat with the same Idempotency-Key says otherwise.";
         OVERLOADED = 503 "overloaded" "Overloaded" "The server is at its limit. Repeat after Retry-After seconds.";
         READ_ONLY = 503 "read_only" "Read only" "The database cannot be reached; nothing can be changed right now. Repeat after Retry-After seconds.";

@@ -39,20 +39,26 @@ async fn who_sends_a_head_slowly_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_too_many_waits_for_its_place() {
-    let world = World::with(&[("FRONTROW__HTTP__CONNECTIONS_MAX", "1")]).await;
+async fn a_connection_too_many_waits_while_every_place_is_at_work() {
+    let world = World::with(&PATIENT).await;
     let one = world.instance().await;
-    let mut first = Wire::to(&one.base).await;
-    assert_eq!(first.get("/livez").await.expect("an answer").status, 200);
-    let mut second = Wire::to(&one.base).await;
+    let narrow = world.instance_with(&[("FRONTROW__HTTP__CONNECTIONS_MAX", "1")]).await;
+    let buyer = Buyer::many(&one.state, 1).await.remove(0);
+    let lock = world.lock_points(&buyer).await;
+    let working = tokio::spawn({
+        let (api, buyer) = (Api::over(&[&narrow]), buyer.clone());
+        async move { charge(&api, &buyer).await }
+    });
+    world.wait_for_waiter().await;
+    let mut second = Wire::to(&narrow.base).await;
     second.send("GET /livez HTTP/1.1\r\nhost: test\r\n\r\n").await;
-    for _ in 0..5 {
-        assert_eq!(first.get("/livez").await.expect("an answer").status, 200);
+    for _ in 0..20 {
         assert!(second.is_silent().await, "one place, one connection");
     }
-    drop(first);
+    drop(lock);
+    assert_eq!(working.await.expect("no panic").expect(201)["balance"], 5);
     assert_eq!(second.reply().await.expect("a place is free").status, 200);
-    world.end(vec![one]).await;
+    world.end(vec![one, narrow]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

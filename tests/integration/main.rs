@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod accept_loop;
 mod audit;
 mod availability;
 mod cancellation;

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::{Api, World, eventually};
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_frontrow");
+
 /// A running or ended process. Dropping it kills and reaps it.
 pub struct Process {
     child: Child,
@@ -17,10 +19,20 @@ pub struct Process {
 impl Process {
     /// Starts `frontrow <arguments>` with the world's settings and these over them, and nothing else of ours.
     pub fn spawn(world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
+        Self::launch(Command::new(PROGRAM), world, arguments, extra)
+    }
+
+    /// The same, with so many open files allowed.
+    pub fn spawn_with_files(files: u32, world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), PROGRAM]);
+        Self::launch(shell, world, arguments, extra)
+    }
+
+    fn launch(mut command: Command, world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
         let name = format!("process-{}.log", uuid::Uuid::new_v4().simple());
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let output = File::create(&log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_frontrow"));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FRONTROW__") {
                 command.env_remove(name);
@@ -35,10 +47,16 @@ impl Process {
     /// Starts an instance and waits until it is ready. Gives its address too.
     pub async fn serve(world: &World, extra: &[(&str, &str)]) -> (Self, String) {
         let mut process = Self::spawn(world, &["serve"], extra);
+        let base = process.ready().await;
+        (process, base)
+    }
+
+    /// Waits until a starting instance is ready and gives its address.
+    pub async fn ready(&mut self) -> String {
         // The port was chosen by the operating system, so no other process can take it before.
         let base = eventually("the instance to say its address", || {
-            assert!(process.status().is_none(), "the instance ended while starting: {}", process.output());
-            let address = process.output().lines().find_map(address_of);
+            assert!(self.status().is_none(), "the instance ended while starting: {}", self.output());
+            let address = self.output().lines().find_map(address_of);
             async move { address }
         })
         .await;
@@ -47,7 +65,12 @@ impl Process {
             (api.try_get("/readyz").await?.status == 200).then_some(())
         })
         .await;
-        (process, base)
+        base
+    }
+
+    /// The process' number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends SIGTERM.

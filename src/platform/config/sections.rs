@@ -13,7 +13,10 @@ pub struct HttpSettings {
     pub requests_max: usize,
     pub request_timeout_ms: u64,
     pub header_timeout_secs: u64,
+    pub body_timeout_secs: u64,
+    pub write_timeout_secs: u64,
     pub body_bytes_max: usize,
+    pub large_bodies_max: usize,
     pub drain_idle_ms: u64,
     pub drain_timeout_secs: u64,
 }

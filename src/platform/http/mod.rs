@@ -2,9 +2,14 @@
 //! turn bad input into problems.
 
 pub mod body;
+mod connection;
 pub mod edge;
 pub mod etag;
+pub mod files;
+mod intake;
+mod io;
 pub mod keyed;
+mod link;
 pub mod page;
 pub mod request_id;
 pub mod server;

@@ -94,6 +94,11 @@ pub fn http_request(method: &str, route: &str, status: u16, elapsed: Duration) {
     HTTP_SECONDS.with_label_values(&[method, route, &status.to_string()]).observe(elapsed.as_secs_f64());
 }
 
+/// Something was refused before it was a request.
+pub fn http_refusal(status: u16) {
+    http_request("other", "unreadable", status, Duration::ZERO);
+}
+
 /// Requests being worked on changed by `delta`.
 pub fn http_active(delta: i64) {
     HTTP_ACTIVE.with_label_values::<&str>(&[]).add(delta);
