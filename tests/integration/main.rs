@@ -7,6 +7,7 @@ mod support;
 mod audit;
 mod availability;
 mod clocks;
+mod crashes;
 mod drain;
 mod edge;
 mod idempotency;
