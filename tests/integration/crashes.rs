@@ -24,7 +24,7 @@ async fn payments_outlive(victim: Victim) {
         let permits = Semaphore::new(BUYERS / 2);
         let crashes = async {
             for third in 1..=2 {
-                let later = rand::rng().random_range(0..BUYERS / 10);
+                let later = rand::rng().random_range(0..BUYERS / 20);
                 history.reaches(third * BUYERS / 3 + later).await;
                 cluster.kill(victim).await;
                 cluster.restart(victim).await;

@@ -8,6 +8,7 @@ mod audit;
 mod availability;
 mod clocks;
 mod crashes;
+mod crashes_journeys;
 mod drain;
 mod edge;
 mod idempotency;
