@@ -176,7 +176,9 @@ impl Queue {
                     if row.epoch != *seen {
                         return Ok((row, None));
                     }
-                    row.serving = row.serving.max(*serving);
+                    // Others may have called further since the checkpoint: whoever was let in shows how far at least.
+                    let admitted = store::find_last_admitted(conn, *concert).await?.map_or(0, |rank| rank + 1);
+                    row.serving = row.serving.max(*serving).max(admitted);
                     let issued = row.issued.max(*issued).max(row.serving).min(row.ceiling);
                     row.gaps = gaps_after(&row.gaps, row.serving, (issued, row.ceiling));
                     store::raise_epoch(conn, *concert, *seen, &row.gaps).await?;

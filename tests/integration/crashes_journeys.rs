@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use frontrow::app::state::State;
+use frontrow::catalog::ConcertId;
 use futures::future::join_all;
 use rand::Rng as _;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::support::api::Call;
 use crate::support::arena::{Plan, text};
 use crate::support::crowd::hall;
-use crate::support::{Api, Buyer, Cluster, History, Reply, Sale, Victim, rounds};
+use crate::support::{Api, Buyer, Cluster, History, Reply, Sale, Victim, World, rounds};
 
 /// Who sets out before each death.
 const WAVE: usize = 20;
@@ -241,4 +242,34 @@ async fn journeys_outlive_everything_that_is_killed() {
         cluster.assert_audited().await;
     }
     cluster.end().await;
+}
+
+/// The instance that makes the line anew may have slept through the calls: who is inside tells how far they went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_made_anew_by_an_instance_that_was_late_lets_nobody_be_overtaken() {
+    const NEVER: &[(&str, &str)] = &[("FRONTROW__QUEUE__TICK_MS", "3600000")];
+    let world = World::new().await;
+    let (one, late) = (world.instance_with(NEVER).await, world.instance_with(NEVER).await);
+    let (api, api_late) = (Api::over(&[&one]), Api::over(&[&late]));
+    let sale = Sale::new(&api, &one, &Plan::default()).await;
+    let base = format!("/v1/concerts/{}/queue", sale.concert);
+    assert_eq!(api_late.get(&base).send().await.expect(200)["serving"], 0);
+
+    let buyers = Buyer::many(&one.state, 3).await;
+    let mut tickets = Vec::new();
+    for buyer in &buyers {
+        tickets.push(buyer.join(&api, &sale).await);
+    }
+    let line = one.state.queue.get_sale(sale.concert.parse().map(ConcertId).expect("an id")).await.expect("the sale");
+    one.state.queue.tick(&line).await.expect("a tick");
+    buyers[2].claim(&api, &sale, &tickets[2]).await;
+    one.stop().await;
+    world.wipe_redis().await;
+
+    for (buyer, ticket) in buyers.iter().zip(&tickets) {
+        let claim = api_late.post(&format!("{base}/passes")).bearer(&buyer.token).ticket(ticket);
+        claim.send().await.expect(201);
+    }
+    world.assert_clean(&late).await;
+    world.end(vec![late]).await;
 }
