@@ -17,6 +17,10 @@ const BUYERS: usize = 500;
 /// is away, but not all: there is always somebody in the middle of a payment.
 async fn payments_outlive(victim: Victim) {
     let mut cluster = Cluster::start(2).await;
+    let settings = "SELECT CAST(@@innodb_flush_log_at_trx_commit AS SIGNED), CAST(@@sync_binlog AS SIGNED)";
+    let durable: (i64, i64) =
+        sqlx::query_as(settings).fetch_one(&mut cluster.world.sql().await).await.expect("settings");
+    assert_eq!(durable, (1, 1), "the promise is made for durable settings");
     let api = cluster.api();
     for _ in 0..rounds() {
         let crowd = Crowd::ready(&api, &cluster.state, BUYERS).await;

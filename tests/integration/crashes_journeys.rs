@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::support::api::Call;
 use crate::support::arena::{Plan, text};
 use crate::support::crowd::hall;
-use crate::support::{Api, Buyer, Cluster, History, Reply, Sale, Victim, World, rounds};
+use crate::support::{Api, Buyer, Cluster, History, Instance, Reply, Sale, Victim, World, rounds};
 
 /// Who sets out before each death.
 const WAVE: usize = 20;
@@ -244,32 +244,66 @@ async fn journeys_outlive_everything_that_is_killed() {
     cluster.end().await;
 }
 
-/// The instance that makes the line anew may have slept through the calls: who is inside tells how far they went.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_line_made_anew_by_an_instance_that_was_late_lets_nobody_be_overtaken() {
+/// Two instances that tick when they are told to; three buyers who were called through the first one, which the second
+/// has not heard of yet when Redis loses everything.
+async fn called_and_forgotten(world: &World) -> ([Instance; 2], Sale, Vec<(Buyer, String)>) {
     const NEVER: &[(&str, &str)] = &[("FRONTROW__QUEUE__TICK_MS", "3600000")];
-    let world = World::new().await;
     let (one, late) = (world.instance_with(NEVER).await, world.instance_with(NEVER).await);
     let (api, api_late) = (Api::over(&[&one]), Api::over(&[&late]));
     let sale = Sale::new(&api, &one, &Plan::default()).await;
-    let base = format!("/v1/concerts/{}/queue", sale.concert);
-    assert_eq!(api_late.get(&base).send().await.expect(200)["serving"], 0);
-
-    let buyers = Buyer::many(&one.state, 3).await;
-    let mut tickets = Vec::new();
-    for buyer in &buyers {
-        tickets.push(buyer.join(&api, &sale).await);
+    let line = api_late.get(&format!("/v1/concerts/{}/queue", sale.concert)).send().await.expect(200);
+    assert_eq!(line["serving"], 0);
+    let mut called = Vec::new();
+    for buyer in Buyer::many(&one.state, 3).await {
+        let ticket = buyer.join(&api, &sale).await;
+        called.push((buyer, ticket));
     }
-    let line = one.state.queue.get_sale(sale.concert.parse().map(ConcertId).expect("an id")).await.expect("the sale");
-    one.state.queue.tick(&line).await.expect("a tick");
-    buyers[2].claim(&api, &sale, &tickets[2]).await;
+    tick(&one, &sale).await;
+    ([one, late], sale, called)
+}
+
+async fn tick(instance: &Instance, sale: &Sale) {
+    let line = instance.state.queue.get_sale(sale.concert.parse().map(ConcertId).expect("an id")).await;
+    instance.state.queue.tick(&line.expect("the sale")).await.expect("a tick");
+}
+
+async fn try_claim(instance: &Instance, sale: &Sale, (buyer, ticket): &(Buyer, String)) -> Reply {
+    let path = format!("/v1/concerts/{}/queue/passes", sale.concert);
+    Api::over(&[instance]).post(&path).bearer(&buyer.token).ticket(ticket).send().await
+}
+
+/// The instance that makes the line anew may have slept through the calls: who is inside tells how far they went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_overtaken_where_an_instance_that_was_late_makes_the_line_anew() {
+    let world = World::new().await;
+    let ([one, late], sale, called) = called_and_forgotten(&world).await;
+    try_claim(&one, &sale, &called[2]).await.expect(201);
     one.stop().await;
     world.wipe_redis().await;
-
-    for (buyer, ticket) in buyers.iter().zip(&tickets) {
-        let claim = api_late.post(&format!("{base}/passes")).bearer(&buyer.token).ticket(ticket);
-        claim.send().await.expect(201);
+    for buyer in &called {
+        try_claim(&late, &sale, buyer).await.expect(201);
     }
     world.assert_clean(&late).await;
     world.end(vec![late]).await;
+}
+
+/// What an instance has announced is not taken back, though another one that had not heard of it made the line anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_was_announced_stays_a_call() {
+    let world = World::new().await;
+    let ([one, late], sale, called) = called_and_forgotten(&world).await;
+    world.wipe_redis().await;
+    try_claim(&late, &sale, &called[2]).await.expect_problem(409, "not_called");
+    // Paused, so that nobody is called for the first time.
+    let rules = format!("/v1/admin/concerts/{}/queue", sale.concert);
+    let pause = Api::over(&[&one]).patch(&rules).bearer(&sale.operator).json(&json!({"paused": true})).send().await;
+    pause.expect(200);
+    // The first tick finds another line than the instance knew.
+    tick(&one, &sale).await;
+    tick(&one, &sale).await;
+    for buyer in &called {
+        try_claim(&late, &sale, buyer).await.expect(201);
+    }
+    world.assert_clean(&one).await;
+    world.end(vec![one, late]).await;
 }
