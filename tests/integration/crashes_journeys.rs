@@ -276,7 +276,7 @@ async fn try_claim(instance: &Instance, sale: &Sale, (buyer, ticket): &(Buyer, S
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_overtaken_where_an_instance_that_was_late_makes_the_line_anew() {
     let world = World::new().await;
-    let ([one, late], sale, called) = called_and_forgotten(&world).await;
+    let ([one, late], sale, called) = Box::pin(called_and_forgotten(&world)).await;
     try_claim(&one, &sale, &called[2]).await.expect(201);
     one.stop().await;
     world.wipe_redis().await;
@@ -291,7 +291,7 @@ async fn nobody_is_overtaken_where_an_instance_that_was_late_makes_the_line_anew
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_was_announced_stays_a_call() {
     let world = World::new().await;
-    let ([one, late], sale, called) = called_and_forgotten(&world).await;
+    let ([one, late], sale, called) = Box::pin(called_and_forgotten(&world)).await;
     world.wipe_redis().await;
     try_claim(&late, &sale, &called[2]).await.expect_problem(409, "not_called");
     // Paused, so that nobody is called for the first time.

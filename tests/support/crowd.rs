@@ -23,9 +23,8 @@ pub struct Member {
     pub key: String,
 }
 
-/// The crowd.
+/// The crowd, on a sale of its own.
 pub struct Crowd {
-    pub sale: Sale,
     pub members: Vec<Member>,
 }
 
@@ -52,7 +51,7 @@ impl Crowd {
             Member { key: format!("pay {hold}"), buyer, hold }
         };
         let members = stream::iter(buyers.into_iter().zip(labels)).map(sit).buffer_unordered(AT_ONCE).collect().await;
-        Self { sale, members }
+        Self { members }
     }
 
     /// Everybody pays, as soon as there is a permit, and insists on an answer.
