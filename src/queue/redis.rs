@@ -175,6 +175,7 @@ impl Lines {
             number(tick.seats_left),
             number(tick.calls_max.into()),
             number(tick.gone_seq),
+            number(tick.announced),
         ];
         self.run(&TICK, concert, epoch, args).await?.read(|reply| {
             let snapshot = Snapshot {
@@ -231,6 +232,8 @@ pub(super) struct Tick<'a> {
     pub seats_left: u64,
     pub calls_max: u32,
     pub gone_seq: u64,
+    /// Calls that this instance has told of: they are not taken back.
+    pub announced: u64,
 }
 
 fn flag(value: bool) -> Value {

@@ -32,6 +32,7 @@ const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?),
 const FIND_EPOCH_IN_SHARE_MODE: &str = "SELECT epoch FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
 const LIST_LIVE_PASSES: &str = "SELECT arrival, expires_at FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND LIMIT 100000";
+const FIND_LAST_ADMITTED: &str = "SELECT MAX(arrival) FROM queue_passes WHERE concert_id = ?";
 const FIND_BY_PLACE_FOR_UPDATE: &str = "SELECT id, user_id, expires_at, \
      (is_live IS NOT NULL AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS live \
      FROM queue_passes WHERE concert_id = ? AND arrival = ? FOR UPDATE";
@@ -192,6 +193,11 @@ pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Op
 }
 
 /// Places of those inside, with the end of their stay.
+/// The highest rank that was ever let in: it was called, and so was everybody before.
+pub(super) async fn find_last_admitted(conn: &mut Conn, concert: ConcertId) -> Result<Option<u64>, Problem> {
+    Ok(sqlx::query_scalar(FIND_LAST_ADMITTED).bind(concert).fetch_one(conn.sql()).await?)
+}
+
 pub(super) async fn list_live_passes(conn: &mut Conn, concert: ConcertId) -> Result<Vec<(u64, Timestamp)>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(LIST_LIVE_PASSES).bind(concert).bind(offset).fetch_all(conn.sql()).await?)

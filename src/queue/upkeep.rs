@@ -101,14 +101,15 @@ impl Queue {
     /// Where Redis or MySQL does not answer: the next tick tries again.
     pub async fn tick(&self, sale: &Sale) -> Result<(), Problem> {
         let supply = self.parts.supply.supply(sale.concert).await;
-        let (epoch, rules, hours, gone_seq) =
-            sale.view(|state| (state.epoch, state.rules, state.hours, state.snapshot.gone_seq));
+        let (epoch, rules, hours, gone_seq, announced) =
+            sale.view(|state| (state.epoch, state.rules, state.hours, state.snapshot.gone_seq, state.snapshot.serving));
         let tick = Tick {
             rules: &rules,
             hours: &hours,
             seats_left: supply.map_or(u64::from(u32::MAX), |supply| supply.available),
             calls_max: self.parts.settings.calls_per_tick_max,
             gone_seq,
+            announced,
         };
         match self.lines.tick(sale.concert, epoch, &tick).await? {
             Warm::Cold => self.rebuild(sale, epoch).await,
@@ -176,7 +177,9 @@ impl Queue {
                     if row.epoch != *seen {
                         return Ok((row, None));
                     }
-                    row.serving = row.serving.max(*serving);
+                    // Others may have called further since the checkpoint: whoever was let in shows how far at least.
+                    let admitted = store::find_last_admitted(conn, *concert).await?.map_or(0, |rank| rank + 1);
+                    row.serving = row.serving.max(*serving).max(admitted);
                     let issued = row.issued.max(*issued).max(row.serving).min(row.ceiling);
                     row.gaps = gaps_after(&row.gaps, row.serving, (issued, row.ceiling));
                     store::raise_epoch(conn, *concert, *seen, &row.gaps).await?;

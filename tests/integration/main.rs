@@ -9,6 +9,8 @@ mod audit;
 mod availability;
 mod cancellation;
 mod clocks;
+mod crashes;
+mod crashes_journeys;
 mod drain;
 mod edge;
 mod idempotency;

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use frontrow::accounts::UserId;
 use frontrow::app::state::State;
 use frontrow::platform::config::Secret;
+use frontrow::platform::money::Money;
+use frontrow::points::ledger;
 use serde_json::{Value, json};
 
 use super::{Api, Instance, eventually};
@@ -68,6 +71,15 @@ impl Buyer {
         made.into_iter().map(|(id, token)| Self { id: id.to_string(), token }).collect()
     }
 
+    /// Gives each of them points, at once.
+    pub async fn endow(state: &State, buyers: &[Self], points: i64) {
+        let users: Vec<UserId> = buyers.iter().map(|buyer| UserId(buyer.id.parse().expect("an id"))).collect();
+        let grant = state.db.in_tx("points.grant", (users, Money(points)), |conn, (users, points)| {
+            Box::pin(ledger::grant_many(conn, users, *points))
+        });
+        grant.await.expect("points");
+    }
+
     /// Charges points without a card.
     pub async fn charge(&self, api: &Api, amount: i64) {
         let key = uuid::Uuid::new_v4().to_string();
@@ -123,12 +135,17 @@ impl Buyer {
 impl Sale {
     /// A concert as planned, made by an operator of its own.
     pub async fn new(api: &Api, instance: &Instance, plan: &Plan) -> Self {
+        Self::made_with(api, &instance.state, plan).await
+    }
+
+    /// The same, where the instances are processes.
+    pub async fn made_with(api: &Api, state: &State, plan: &Plan) -> Self {
         let email = format!("operator-{}@example.com", uuid::Uuid::new_v4());
-        let made = instance.state.accounts.create_operator(&email, Secret::new("a long enough one")).await;
+        let made = state.accounts.create_operator(&email, Secret::new("a long enough one")).await;
         let (_, operator) = made.expect("an operator");
         let venue = json!({"name": "Hall", "city": "Busan", "sections": plan.sections});
         let venue = api.post("/v1/admin/venues").bearer(&operator).json(&venue).send().await.expect(201);
-        let now = instance.state.clock.now();
+        let now = state.clock.now();
         let opens = match u64::try_from(plan.opens_in_secs) {
             Ok(secs) => now.plus(Duration::from_secs(secs)),
             Err(_) => now.minus(Duration::from_secs(plan.opens_in_secs.unsigned_abs())),

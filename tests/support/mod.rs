@@ -7,6 +7,8 @@
 
 pub mod api;
 pub mod arena;
+pub mod cluster;
+pub mod crowd;
 pub mod history;
 pub mod process;
 pub mod proxy;
@@ -19,6 +21,8 @@ use std::time::{Duration, Instant};
 
 pub use api::{Api, Reply};
 pub use arena::{Buyer, Sale};
+pub use cluster::{Cluster, Victim};
+pub use crowd::Crowd;
 pub use history::History;
 pub use process::Process;
 pub use proxy::{Fault, Proxy};
@@ -28,6 +32,12 @@ pub use world::{Instance, World};
 
 /// Longest wait for background work, far above what it takes.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often tests that choose moments at random do so: `FRONTROW_ROUNDS`, else once.
+pub fn rounds() -> usize {
+    let rounds = std::env::var("FRONTROW_ROUNDS").unwrap_or_else(|_| "1".to_owned());
+    rounds.parse().expect("FRONTROW_ROUNDS is a number")
+}
 
 /// Asks again and again until the answer is there.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T

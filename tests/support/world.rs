@@ -18,6 +18,7 @@ use sqlx::{Connection as _, Executor as _, MySqlConnection, Row as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use super::proxy::sabotage::Sabotage;
 use super::{Api, Buyer, Proxy};
 
 const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
@@ -108,6 +109,11 @@ impl World {
     /// A proxy in front of MySQL.
     pub async fn mysql_proxy(&self) -> Proxy {
         Proxy::to(address_of(&self.database)).await
+    }
+
+    /// A proxy in front of MySQL that breaks a guard.
+    pub async fn mysql_sabotaged(&self, sabotage: &Arc<Sabotage>) -> Proxy {
+        Proxy::sabotaging(address_of(&self.database), sabotage.clone()).await
     }
 
     /// A proxy in front of Redis.

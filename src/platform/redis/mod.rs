@@ -172,10 +172,39 @@ fn problem(name: &'static str, error: &fred::error::Error) -> Problem {
     if NOT_NOW.iter().any(|word| error.details().starts_with(word)) {
         return Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause);
     }
-    match error.kind() {
-        ErrorKind::Unknown | ErrorKind::InvalidCommand | ErrorKind::InvalidArgument | ErrorKind::Parse => {
-            Problem::internal(cause)
+    let is_refused = match error.kind() {
+        // Also the kind of what the client says by itself while a connection is lost and made anew.
+        ErrorKind::Unknown => is_said_by_redis(error.details()),
+        ErrorKind::InvalidCommand | ErrorKind::InvalidArgument | ErrorKind::Parse => true,
+        _ => false,
+    };
+    if is_refused {
+        return Problem::internal(cause);
+    }
+    Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause)
+}
+
+/// Redis' own errors begin with a code such as `ERR`; the client writes sentences.
+fn is_said_by_redis(details: &str) -> bool {
+    let code = details.split_whitespace().next().unwrap_or_default();
+    code.len() > 1 && code.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::error::{Error, ErrorKind};
+
+    use super::problem;
+
+    #[test]
+    fn a_lost_connection_is_no_mistake_of_ours() {
+        let code = |kind, details: &str| problem("test", &Error::new(kind, details.to_owned())).code().code;
+        for details in ["Failed to route command.", "channel closed", "Missing response.", ""] {
+            assert_eq!(code(ErrorKind::Unknown, details), "unavailable", "{details}");
         }
-        _ => Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause),
+        assert_eq!(code(ErrorKind::Unknown, "LOADING Redis is loading the dataset in memory"), "unavailable");
+        assert_eq!(code(ErrorKind::Timeout, "Request timed out."), "unavailable");
+        assert_eq!(code(ErrorKind::Unknown, "ERR user_script:1: attempt to call a nil value"), "internal");
+        assert_eq!(code(ErrorKind::InvalidArgument, "WRONGTYPE Operation against a key"), "internal");
     }
 }

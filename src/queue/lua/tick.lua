@@ -1,7 +1,8 @@
 -- Moves the line on. Any instance may run it at any time; running it twice is harmless.
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 ranks per second, 4 max_active, 5 claim window (ms), 6 opens (ms), 7 closes (ms),
---   8 '1' while paused, 9 seats that could be sold now, 10 most ranks to call, 11 gone_seq that the caller has seen.
+--   8 '1' while paused, 9 seats that could be sold now, 10 most ranks to call, 11 gone_seq that the caller has seen,
+--   12 how many calls the caller has announced.
 -- RETURNS {'ok', now, issued, serving, active, called, lapsed, gone_seq, {rank, ...} given up since}, {'cold'}.
 -- ATOMIC because the bucket, the slots and the calls are read and advanced together: ranks are called once and in order.
 -- A clock that goes back refills nothing and reverses nothing.
@@ -22,6 +23,13 @@ if now > at then
     local until_ms = string.format('%.0f', closes - tonumber(ARGV[2]) + 86400000)
     for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, until_ms) end
   end
+end
+
+-- A line that was made anew by an instance that was late may know of fewer calls than another one has announced.
+local announced = math.min(tonumber(ARGV[12]), issued)
+if announced > serving then
+  serving = announced
+  redis.call('HSET', head, 'serving', serving, 'amnesty_by', string.format('%.0f', now + tonumber(ARGV[5])))
 end
 
 local in_use, called = active(now), redis.call('ZCARD', calls)

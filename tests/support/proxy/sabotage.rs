@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// MySQL's commands that carry text: COM_QUERY and COM_STMT_PREPARE.
+/// MySQL's commands that carry text: `COM_QUERY` and `COM_STMT_PREPARE`.
 const TEXT_COMMANDS: [u8; 2] = [0x03, 0x16];
 /// A packet of this length goes on in the next one. No statement is that long.
 const PACKET_MAX: usize = 0xFF_FFFF;
@@ -24,6 +24,8 @@ pub struct Sabotage {
     protocol: Protocol,
     /// Only statements with this text in them.
     of: String,
+    /// Only statements that have no other text.
+    is_whole: bool,
     from: String,
     to: String,
     hits: AtomicUsize,
@@ -32,17 +34,22 @@ pub struct Sabotage {
 impl Sabotage {
     /// In every SQL statement that contains `of`, `from` becomes `to`.
     pub fn of_sql(of: &str, from: &str, to: &str) -> Arc<Self> {
-        Self::new(Protocol::MySql, of, from, to)
+        Arc::new(Self::new(Protocol::MySql, of, from, to))
+    }
+
+    /// The SQL statement `from`, if it is just that, becomes `to`.
+    pub fn of_whole_sql(from: &str, to: &str) -> Arc<Self> {
+        Arc::new(Self { is_whole: true, ..Self::new(Protocol::MySql, from, from, to) })
     }
 
     /// In every Lua script that contains `of`, `from` becomes `to`.
     pub fn of_lua(of: &str, from: &str, to: &str) -> Arc<Self> {
-        Self::new(Protocol::Redis, of, from, to)
+        Arc::new(Self::new(Protocol::Redis, of, from, to))
     }
 
-    fn new(protocol: Protocol, of: &str, from: &str, to: &str) -> Arc<Self> {
+    fn new(protocol: Protocol, of: &str, from: &str, to: &str) -> Self {
         let [of, from, to] = [of, from, to].map(str::to_owned);
-        Arc::new(Self { protocol, of, from, to, hits: AtomicUsize::default() })
+        Self { protocol, of, is_whole: false, from, to, hits: AtomicUsize::default() }
     }
 
     /// Whether it is for Redis; else for MySQL.
@@ -57,7 +64,7 @@ impl Sabotage {
 
     fn apply(&self, text: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(text).ok()?;
-        if !(text.contains(&self.of) && text.contains(&self.from)) {
+        if !(text.contains(&self.of) && text.contains(&self.from)) || (self.is_whole && text != self.of) {
             return None;
         }
         self.hits.fetch_add(1, Ordering::AcqRel);
