@@ -11,6 +11,7 @@ pub mod http;
 pub mod id;
 pub mod idempotency;
 pub mod jobs;
+pub mod json;
 pub mod money;
 pub mod outbox;
 pub mod redis;

@@ -96,6 +96,12 @@ impl Call<'_> {
         Self { request: self.request.header(name, value), ..self }
     }
 
+    /// A header of bytes that need not be text.
+    pub fn bytes_header(self, name: &str, value: &[u8]) -> Self {
+        let value = reqwest::header::HeaderValue::from_bytes(value).expect("bytes that a header may hold");
+        Self { request: self.request.header(name, value), ..self }
+    }
+
     pub fn json(self, body: &Value) -> Self {
         Self { request: self.request.json(body), ..self }
     }

@@ -6,13 +6,14 @@
 
 pub mod api;
 pub mod arena;
+pub mod contract;
 pub mod process;
 pub mod wire;
 pub mod world;
 
 use std::time::{Duration, Instant};
 
-pub use api::{Api, Reply};
+pub use api::{Api, Call, Reply};
 pub use arena::{Buyer, Sale};
 pub use process::Process;
 pub use wire::Wire;

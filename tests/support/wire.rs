@@ -78,3 +78,16 @@ impl Wire {
         tokio::time::timeout(PATIENCE, self.read()).await.expect("waited too long for an answer")
     }
 }
+
+impl RawReply {
+    /// The same as a client would show it.
+    pub fn into_reply(self) -> super::Reply {
+        let mut headers = reqwest::header::HeaderMap::new();
+        for (name, value) in self.head.lines().skip(1).filter_map(|line| line.split_once(": ")) {
+            let name = reqwest::header::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            headers.append(name, value.parse().expect("a value"));
+        }
+        let body = serde_json::from_str(&self.body).unwrap_or_default();
+        super::Reply { status: self.status, headers, bytes: self.body.into_bytes().into(), body }
+    }
+}

@@ -20,6 +20,8 @@ pub const CREATED: StatusCode = StatusCode::CREATED;
 /// The header's name.
 pub const HEADER: &str = "idempotency-key";
 const LEN_MAX: usize = 255;
+/// What [`HEADER`] may hold, for the API document: a string of RFC 9651, or the same without quotes.
+pub const KEY_PATTERN: &str = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~]([ !#-~]{0,253}[!#-~])?)$"#;
 
 /// What identifies a request that may be repeated.
 #[derive(Clone, Debug)]
@@ -78,14 +80,39 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for KeyedBody<T> {
 
 /// The key, quoted (as the IETF draft has it) or bare.
 fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
     let refuse = |message: &str| Problem::invalid_parameter("Idempotency-Key", message);
-    let text = value.to_str().map_err(|_| refuse("visible ASCII only"))?.trim();
-    let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-    if text.is_empty() || text.len() > LEN_MAX {
+    if values.next().is_some() {
+        return Err(refuse("one key"));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| refuse("ASCII only"))?.trim_matches([' ', '\t']);
+    if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err(refuse("visible ASCII only"));
+    }
+    let key = match text.strip_prefix('"') {
+        Some(rest) => unquoted(rest).ok_or_else(|| refuse("the quotes do not fit together"))?,
+        None if text.contains('"') => return Err(refuse("a key without quotes has none inside")),
+        None => text.to_owned(),
+    };
+    if key.is_empty() || key.len() > LEN_MAX {
         return Err(refuse("1 to 255 characters"));
     }
-    Ok(Some(text.to_owned()))
+    Ok(Some(key))
+}
+
+/// The rest of a string whose opening quote was read (RFC 9651, 4.2.5): it ends with the closing one, and a backslash
+/// stands before a quote or another backslash only.
+fn unquoted(rest: &str) -> Option<String> {
+    let mut key = String::with_capacity(rest.len());
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return chars.next().is_none().then_some(key),
+            '\\' => key.push(chars.next().filter(|escaped| matches!(escaped, '"' | '\\'))?),
+            other => key.push(other),
+        }
+    }
 }
 
 /// A success that can be kept and sent again, byte for byte.
@@ -138,6 +165,16 @@ mod tests {
         assert_eq!(key("\"abc\"").unwrap().as_deref(), Some("abc"));
         assert!(key("\"\"").is_err());
         assert!(key(&"x".repeat(256)).is_err());
+        assert_eq!(key(&format!("\"{}\"", "x".repeat(255))).unwrap(), Some("x".repeat(255)));
+        assert_eq!(key(r#""a \" \\ b""#).unwrap().as_deref(), Some(r#"a " \ b"#));
+        assert_eq!(key(" a b ").unwrap().as_deref(), Some("a b"));
+        for bad in ["\"", "\"abc", "abc\"", "a\"b", "\"a\"b\"", r#""a\b""#, r#""a\""#, "a\tb", "é", " "] {
+            assert!(key(bad).is_err(), "{bad:?}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(HEADER, HeaderValue::from_static("a"));
+        twice.append(HEADER, HeaderValue::from_static("a"));
+        assert!(key_of(&twice).is_err());
         assert!(key_of(&HeaderMap::new()).unwrap().is_none());
     }
 }

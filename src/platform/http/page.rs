@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::body::Params;
 use crate::platform::error::Problem;
 
-const LIMIT: u32 = 20;
-const LIMIT_MAX: u32 = 100;
+/// How many items a page has where the client does not say.
+pub const LIMIT: u32 = 20;
+/// Most items of a page.
+pub const LIMIT_MAX: u32 = 100;
 
 #[derive(Deserialize)]
 struct Raw {
