@@ -19,6 +19,7 @@ mod line;
 mod operations;
 mod outbox;
 mod ownership;
+mod properties;
 mod races;
 mod readiness;
 mod statements;

@@ -106,6 +106,11 @@ impl Call<'_> {
         Self { request: self.request.json(body), ..self }
     }
 
+    /// A body without a type.
+    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        Self { request: self.request.body(body), ..self }
+    }
+
     pub fn raw(self, media: &str, body: impl Into<reqwest::Body>) -> Self {
         Self { request: self.request.header("content-type", media).body(body), ..self }
     }
