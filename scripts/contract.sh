@@ -86,7 +86,7 @@ for role in "${roles[@]}"; do
   seconds=$seconds_each
   [[ $role != anonymous ]] || seconds=$(((seconds_each + 1) / 2))
   echo "contract.sh: as $role, seed $seed; the whole report is in .frontrow/contract/$role.log" >&2
-  CONTRACT_ROLE=$role CONTRACT_BASE=$base CONTRACT_WORK=$work SCHEMATHESIS_HOOKS=hooks PYTHONPATH=tests/contract \
+  HYPOTHESIS_STORAGE_DIRECTORY=$work/hypothesis CONTRACT_ROLE=$role CONTRACT_BASE=$base CONTRACT_WORK=$work SCHEMATHESIS_HOOKS=hooks PYTHONPATH=tests/contract \
     "$schemathesis" --config-file tests/contract/schemathesis.toml run "$base/openapi.json" \
     --phases examples,coverage,fuzzing,stateful --checks all --mode all --continue-on-failure \
     --max-time "$seconds" --max-examples "$examples" --seed "$seed" --workers 1 --no-color \

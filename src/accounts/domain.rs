@@ -353,4 +353,24 @@ mod tests {
         revocations.prune(at(219));
         assert!(revocations.is_empty());
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn claims_are_read_from_what_was_written_only(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60)) {
+            if let Some(claims) = Claims::decode(&bytes) {
+                proptest::prop_assert_eq!(claims.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn an_address_that_is_taken_fits_its_column(text in proptest::prelude::any::<String>(), ending in proptest::prelude::any::<String>()) {
+            if let Ok(email) = checked_email(&format!("{text}@{ending}")) {
+                proptest::prop_assert!(email.chars().count() <= EMAIL_CHARS_MAX);
+                proptest::prop_assert!(!email.chars().any(|c| c.is_control() || c.is_whitespace()));
+                proptest::prop_assert_eq!(checked_email(&email).unwrap(), email);
+            }
+        }
+    }
 }

@@ -68,4 +68,19 @@ mod tests {
             assert!(super::parse(&other).is_err(), "{other}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn what_is_read_is_what_is_written(text in proptest::prelude::any::<String>(), digits in proptest::collection::vec(0_usize..17, 36)) {
+            // Almost an id: digits, and hyphens here and there.
+            let almost: String = digits.iter().map(|digit| char::from(b"0123456789abcdef-"[*digit])).collect();
+            for text in [text, almost] {
+                if let Ok(id) = super::parse(&text) {
+                    proptest::prop_assert_eq!(id.to_string(), text.to_lowercase());
+                }
+            }
+        }
+    }
 }

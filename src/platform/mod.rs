@@ -14,6 +14,8 @@ pub mod jobs;
 pub mod json;
 pub mod money;
 pub mod outbox;
+#[cfg(test)]
+pub(crate) mod properties;
 pub mod redis;
 pub mod shutdown;
 pub mod telemetry;

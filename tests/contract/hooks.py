@@ -90,7 +90,9 @@ def inside():
 def before_call(context, case, kwargs):
     path = (case.path_parameters or {}).get("id")
     if isinstance(path, str) and UUID.fullmatch(path) and not is_wrong_at(case, ParameterLocation.PATH):
-        if path not in seen_ids and not one_in_five(path):
+        # A hold or a reservation of this run is the caller's; of concerts, only the seeded one is on sale.
+        is_known = path in seen_ids and case.path.startswith(("/v1/holds", "/v1/reservations"))
+        if not is_known and not one_in_five(path):
             case.path_parameters["id"] = id_for(case.path) or path
     if path is None and "code" in (case.path_parameters or {}) and not is_wrong_at(case, ParameterLocation.PATH):
         if not one_in_five(str(case.path_parameters["code"])):

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::contract::{Operation, Site, operations};
+use crate::support::contract::{Operation, Site, operations, percent_encoded};
 use crate::support::{Reply, Wire};
 
 const JSON: &str = "application/json";
@@ -250,15 +250,15 @@ fn bad_ids() -> Vec<String> {
 }
 
 /// Sends an address as it is, which no well-behaved client does, and reads the answer.
-async fn wire(site: &Site, operation: &Operation, target: &str, more: &str) -> Reply {
+async fn wire(site: &Site, operation: &Operation, target: &str) -> Reply {
     let body = site.body(operation).map_or_else(String::new, |body| body.to_string());
     let token = site.token(operation);
-    let mut head = format!("{} {target} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\n", operation.method);
-    for (name, value) in [("queue-ticket", &site.ticket), ("queue-pass", &site.pass)] {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
-    head.push_str(&format!("idempotency-key: {}\r\n{more}", Uuid::new_v4()));
-    head.push_str(&format!("content-type: {JSON}\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+    let (method, key, length) = (&operation.method, Uuid::new_v4(), body.len());
+    let Site { ticket, pass, .. } = site;
+    let head = format!(
+        "{method} {target} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\nqueue-ticket: {ticket}\r\n\
+         queue-pass: {pass}\r\nidempotency-key: {key}\r\ncontent-type: {JSON}\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     let mut wire = Wire::to(&site.instance.base).await;
     wire.send(&head).await;
     wire.reply().await.expect("an answer").into_reply()
@@ -269,14 +269,14 @@ async fn addresses_with_bad_ids_are_refused() {
     let site = Site::new().await;
     for operation in operations(&site.api).await.iter().filter(|operation| operation.takes_id()) {
         for id in bad_ids() {
-            let reply = wire(&site, operation, &operation.path.replace("{id}", &id), "").await;
+            let reply = wire(&site, operation, &operation.path.replace("{id}", &id)).await;
             operation.assert_refused(&reply, 422, "invalid_parameter", &id);
             assert_eq!(reply.body["errors"][0]["field"], "id", "{}", reply.body);
             assert!(reply.header("x-injected").is_none());
         }
         // These lead elsewhere: to nothing, or to what has another method.
         for id in ["", "../../me/x", "/", "a/b/c"] {
-            let reply = wire(&site, operation, &operation.path.replace("{id}", id), "").await;
+            let reply = wire(&site, operation, &operation.path.replace("{id}", id)).await;
             assert!(matches!(reply.status, 404 | 405 | 422), "{} at {id}: {}", operation.name(), reply.status);
             let code = reply.body["code"].as_str().expect("a code").to_owned();
             reply.clone().expect_problem(reply.status, &code);
@@ -312,7 +312,7 @@ async fn bad_query_parameters_are_refused() {
         let path = site.path(operation);
         for (name, values) in [("limit", &limits[..]), ("cursor", &cursors[..])] {
             for value in values.iter().filter(|_| operation.takes(name)) {
-                let reply = wire(&site, operation, &format!("{path}?{name}={value}"), "").await;
+                let reply = wire(&site, operation, &format!("{path}?{name}={value}")).await;
                 operation.assert_refused(&reply, 422, "invalid_parameter", &format!("{name}={value}"));
                 assert_eq!(reply.body["errors"][0]["field"], name, "{value}: {}", reply.body);
                 refused += 1;
@@ -320,7 +320,7 @@ async fn bad_query_parameters_are_refused() {
         }
         if operation.takes("status") {
             for value in ["lost", "", "OPEN", "%00", "open&status=open"] {
-                let reply = wire(&site, operation, &format!("{path}?status={value}"), "").await;
+                let reply = wire(&site, operation, &format!("{path}?status={value}")).await;
                 operation.assert_refused(&reply, 422, "invalid_parameter", &format!("status={value}"));
             }
         }
@@ -328,7 +328,7 @@ async fn bad_query_parameters_are_refused() {
         for query in
             ["limit[]=1", "%00", "%ff=%ff", "&&==&", "a=1&a=2", "?", "q=%25%5f%27%22%5c", "section=%00&grade=%27--"]
         {
-            let reply = wire(&site, operation, &format!("{path}?{query}"), "").await;
+            let reply = wire(&site, operation, &format!("{path}?{query}")).await;
             operation.assert_documented(&reply, query);
             harmless += 1;
         }
@@ -346,6 +346,6 @@ async fn bad_query_parameters_are_refused() {
 
 /// A query of these pairs.
 fn form(pairs: &[(&str, &str)]) -> String {
-    let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
-    pairs.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect::<Vec<String>>().join("&")
+    let pairs = pairs.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value.as_bytes())));
+    pairs.collect::<Vec<String>>().join("&")
 }

@@ -248,7 +248,7 @@ async fn site_with_bad_tickets() -> (Site, Bad) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_tickets_and_passes_open_nothing() {
-    let (site, bad) = site_with_bad_tickets().await;
+    let (site, bad) = Box::pin(site_with_bad_tickets()).await;
     let operations = operations(&site.api).await;
     let mut checked = 0;
     for operation in &operations {

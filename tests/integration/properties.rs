@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
 use crate::support::Reply;
-use crate::support::contract::{Operation, Site, operations};
+use crate::support::contract::{Operation, Site, operations, percent_encoded};
 
 /// Any JSON, a few levels deep.
 fn any_json() -> impl Strategy<Value = Value> {
@@ -221,12 +221,12 @@ async fn any_address_gets_a_documented_answer() {
     try_all(&(0..operations.len(), any::<Option<Vec<u8>>>(), pairs), |(index, id, pairs)| {
         let (site, operation) = (&site, &operations[index]);
         async move {
-            let encoded = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<String>();
             let path = match id.filter(|id| !id.is_empty() && operation.takes_id()) {
-                Some(id) => operation.path.replace("{id}", &encoded(&id)),
+                Some(id) => operation.path.replace("{id}", &percent_encoded(&id)),
                 None => site.path(operation),
             };
-            let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+            let query: Vec<String> =
+                pairs.iter().map(|(name, value)| format!("{name}={}", percent_encoded(value))).collect();
             let mut call = site.call_at(operation, &format!("{path}?{}", query.join("&")), &[]);
             if let Some(body) = site.body(operation) {
                 call = call.json(&body);

@@ -100,6 +100,15 @@ impl Operation {
     }
 }
 
+/// Every byte of it, as an address may hold it.
+pub fn percent_encoded(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| ['%', hex_digit(byte >> 4), hex_digit(byte & 15)]).collect()
+}
+
+fn hex_digit(value: u8) -> char {
+    char::from(b"0123456789ABCDEF"[usize::from(value)])
+}
+
 /// A sale with an owner who has one of everything, and somebody else.
 pub struct Site {
     pub world: World,

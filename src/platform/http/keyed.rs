@@ -177,4 +177,25 @@ mod tests {
         assert!(key_of(&twice).is_err());
         assert!(key_of(&HeaderMap::new()).unwrap().is_none());
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn whatever_is_taken_is_short_and_visible(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes)
+                && let Ok(Some(key)) = key_of(&HeaderMap::from_iter([(HEADER.parse().unwrap(), value)]))
+            {
+                proptest::prop_assert!((1..=LEN_MAX).contains(&key.len()));
+                proptest::prop_assert!(key.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            }
+        }
+
+        #[test]
+        fn a_quoted_key_is_the_key(text in proptest::collection::vec(32_u8..127, 1..256)) {
+            let text = String::from_utf8(text).unwrap();
+            let quoted = format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""));
+            proptest::prop_assert_eq!(key(&quoted).unwrap(), Some(text));
+        }
+    }
 }
