@@ -36,6 +36,32 @@ fn sample(text: &[u8]) -> String {
     format!("{shown:?} ({} bytes)", text.len())
 }
 
+/// The announcement is enough. To who sends on, the end of the connection may come before the answer.
+async fn announce(site: &Site, operation: &Operation, length: usize) -> Reply {
+    let (method, path, token) = (&operation.method, site.path(operation), site.token(operation));
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: test\r\nauthorization: Bearer {token}\r\ncontent-type: {JSON}\r\n\
+         content-length: {length}\r\n\r\n"
+    );
+    let mut wire = Wire::to(&site.instance.base).await;
+    wire.send(&head).await;
+    wire.reply().await.expect("an answer").into_reply()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_over_the_limit_are_refused_wherever_they_are_sent() {
+    let site = Site::new().await;
+    let limit = site.instance.state.config.http.body_bytes_max;
+    // With or without a use for a body.
+    for operation in &operations(&site.api).await {
+        for length in [limit + 1, usize::MAX / 2] {
+            let reply = announce(&site, operation, length).await;
+            operation.assert_refused(&reply, 413, "payload_too_large", &format!("{length} bytes announced"));
+        }
+    }
+    site.end().await;
+}
+
 async fn send_body(site: &Site, operation: &Operation, media: &str, body: Vec<u8>) -> (Reply, String) {
     let sent = format!("{media} {}", sample(&body));
     (site.call(operation).raw(media, body).send().await, sent)
@@ -85,8 +111,8 @@ async fn bodies_that_are_no_json_are_refused() {
         let packed = site.call(operation).header("content-encoding", "gzip").raw(JSON, &b"\x1f\x8b\x08\x00"[..]);
         operation.assert_refused(&packed.send().await, 400, "malformed_json", "a compressed body");
         let limit = site.instance.state.config.http.body_bytes_max;
-        let (reply, sent) = send_body(&site, operation, JSON, vec![b' '; limit + 1]).await;
-        operation.assert_refused(&reply, 413, "payload_too_large", &sent);
+        let (reply, sent) = send_body(&site, operation, JSON, vec![b' '; limit]).await;
+        operation.assert_refused(&reply, 400, "malformed_json", &sent);
     }
     site.end().await;
 }
