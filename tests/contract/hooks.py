@@ -6,6 +6,8 @@ ticket and pass, and bodies whose fields fit together. What the server answers i
 and hold are used by later calls.
 """
 
+import atexit
+import collections
 import itertools
 import json
 import os
@@ -33,7 +35,15 @@ ENDS_STAY = {
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 seen_ids, seen_cursors = set(), set()
-keys, seats = itertools.count(), itertools.count()
+keys, seats, turns = itertools.count(), itertools.count(), itertools.count()
+answers = collections.Counter()
+
+
+@atexit.register
+def tell_answers():
+    """What each operation answered how often: a run that reached nothing has shown nothing."""
+    lines = [f"{count:6} {label}" for label, count in sorted(answers.items(), key=lambda entry: entry[0])]
+    (pathlib.Path(os.environ["CONTRACT_WORK"]) / f"{ROLE}-answers.txt").write_text("\n".join(lines) + "\n")
 
 
 @schemathesis.auth(refresh_interval=None)
@@ -90,8 +100,9 @@ def inside():
 def before_call(context, case, kwargs):
     path = (case.path_parameters or {}).get("id")
     if isinstance(path, str) and UUID.fullmatch(path) and not is_wrong_at(case, ParameterLocation.PATH):
-        # A hold or a reservation of this run is the caller's; of concerts, only the seeded one is on sale.
-        is_known = path in seen_ids and case.path.startswith(("/v1/holds", "/v1/reservations"))
+        # A hold or a reservation of this run is the caller's; of concerts, only the seeded one is on sale. Holds that were
+        # seen are mostly paid or given back by now, so that half of the calls get one that is neither.
+        is_known = path in seen_ids and case.path.startswith(("/v1/holds", "/v1/reservations")) and next(turns) % 2
         if not is_known and not one_in_five(path):
             case.path_parameters["id"] = id_for(case.path) or path
     if path is None and "code" in (case.path_parameters or {}) and not is_wrong_at(case, ParameterLocation.PATH):
@@ -117,6 +128,11 @@ def before_call(context, case, kwargs):
 
 @schemathesis.hook
 def after_call(context, case, response):
+    try:
+        code = response.json().get("code", "")
+    except (ValueError, AttributeError):
+        code = ""
+    answers[f"{case.method} {case.path} {response.status_code} {code}".rstrip()] += 1
     if 200 <= response.status_code < 300 and (case.method, case.path) in ENDS_STAY:
         OWN["pass"] = None
     if 200 <= response.status_code < 300 and (case.method, case.path) in ENDS_HOLD:
@@ -176,6 +192,11 @@ def fit_change(body):
     body.pop("booking_closes_at", None)
 
 
+def fit_session(body):
+    if not one_in_five(body["email"]):
+        body.update(SEEDED["credentials"])
+
+
 def fit_charge(body):
     """This installation takes no cards."""
     body.pop("card_token", None)
@@ -204,6 +225,7 @@ FITTING = {
     ("POST", "/v1/admin/venues"): fit_venue,
     ("PATCH", "/v1/admin/concerts/{id}"): fit_change,
     ("POST", "/v1/me/points/charges"): fit_charge,
+    ("POST", "/v1/sessions"): fit_session,
     ("POST", "/v1/holds/{id}/payment"): fit_payment,
     ("POST", "/v1/performances/{id}/holds"): fit_seats,
 }

@@ -5,6 +5,7 @@ ticket, a pass, an unpaid hold and a reservation each. Writes all of it to seede
 import datetime
 import json
 import pathlib
+import secrets
 import sys
 import time
 import urllib.error
@@ -114,12 +115,15 @@ def main():
     concert = create_concert(base, operator, venue, -5)
     spare = create_concert(base, operator, venue, 86400)
     performance = concert["performances"][0]["id"]
+    credentials = {"email": "known@example.com", "password": secrets.token_hex(16)}
+    must(base, [201], "POST", "/v1/users", None, {**credentials, "name": "Known"})
     eventually("the line", lambda: call(base, "GET", f"/v1/concerts/{concert['id']}/queue")[1]["phase"] == "open" or None)
     seeded = {
         "venue": venue,
         "concert": concert["id"],
         "spare": spare["id"],
         "performance": performance,
+        "credentials": credentials,
         "buyer": own(base, users.pop(), concert["id"], performance, 1),
         "operator": own(base, operator, concert["id"], performance, 2),
         "anonymous": own(base, users.pop(), concert["id"], performance, 3),

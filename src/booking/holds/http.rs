@@ -60,7 +60,7 @@ impl HoldBody {
 
 /// Holds seats for a few minutes, all or none.
 #[utoipa::path(post, path = "/v1/performances/{id}/holds", tag = "booking",
-    params(("id" = PerformanceId, Path, description = "The performance"), ("Queue-Pass" = Option<String>, Header, description = "The pass"),
+    params(("id" = PerformanceId, Path, description = "The performance"), ("Queue-Pass" = String, Header, description = "The pass"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes the request repeatable")),
     request_body = HoldBody, security(("bearer" = [])),
     responses((status = 201, body = Hold),
