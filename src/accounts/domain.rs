@@ -21,7 +21,7 @@ crate::problem_codes! {
     EMAIL_TAKEN = 409 "email_taken" "Address taken" "Another user is registered with this e-mail address. Sign in, or use another one.";
 }
 
-const EMAIL_BYTES_MAX: usize = 254;
+const EMAIL_CHARS_MAX: usize = 254;
 const NAME_CHARS_MAX: usize = 100;
 const PASSWORD_CHARS_MIN: usize = 8;
 /// Longest password, in characters; it bounds the work of one hash.
@@ -103,8 +103,8 @@ pub struct NewUser {
 pub fn checked_email(text: &str) -> Result<String, Problem> {
     let refuse = |message: &str| Err(Problem::invalid_body("email", message));
     let email = text.to_lowercase();
-    if email.len() > EMAIL_BYTES_MAX {
-        return refuse("at most 254 bytes");
+    if email.chars().count() > EMAIL_CHARS_MAX {
+        return refuse("at most 254 characters");
     }
     if email.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return refuse("no spaces and no control characters");
@@ -352,5 +352,25 @@ mod tests {
         assert_eq!(revocations.len(), 2);
         revocations.prune(at(219));
         assert!(revocations.is_empty());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn claims_are_read_from_what_was_written_only(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60)) {
+            if let Some(claims) = Claims::decode(&bytes) {
+                proptest::prop_assert_eq!(claims.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn an_address_that_is_taken_fits_its_column(text in proptest::prelude::any::<String>(), ending in proptest::prelude::any::<String>()) {
+            if let Ok(email) = checked_email(&format!("{text}@{ending}")) {
+                proptest::prop_assert!(email.chars().count() <= EMAIL_CHARS_MAX);
+                proptest::prop_assert!(!email.chars().any(|c| c.is_control() || c.is_whitespace()));
+                proptest::prop_assert_eq!(checked_email(&email).unwrap(), email);
+            }
+        }
     }
 }

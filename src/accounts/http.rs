@@ -79,12 +79,22 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 #[serde(deny_unknown_fields)]
 struct RegisterBody {
     /// One user per address; its case does not matter.
-    #[schema(max_length = 254, example = "minji@example.com")]
+    #[schema(
+        min_length = 3,
+        max_length = 254,
+        pattern = r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+$",
+        example = "minji@example.com"
+    )]
     email: String,
     #[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
     password: Secret,
     /// How to address them.
-    #[schema(min_length = 1, max_length = 100, example = "Kim Minji")]
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$",
+        example = "Kim Minji"
+    )]
     name: String,
 }
 

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::Path;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -39,34 +38,53 @@ pub(super) fn router() -> OpenApiRouter {
 }
 
 /// The routes of orchestrators.
-pub(super) fn probes(state: Arc<State>, shutdown: Shutdown) -> Router {
-    let ready = {
-        let state = state.clone();
-        move || readiness(state, shutdown)
-    };
-    Router::new()
-        .route("/livez", get(|| async { "alive\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(move || async move { metrics_page(&state) }))
+pub(super) fn probes(state: Arc<State>, shutdown: Shutdown) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(liveness))
+        .routes(routes!(readiness))
+        .routes(routes!(metrics_page))
+        .with_state(Probes { state, shutdown })
+}
+
+/// What the probes look at.
+#[derive(Clone)]
+struct Probes {
+    state: Arc<State>,
+    shutdown: Shutdown,
+}
+
+/// Says that the process answers.
+#[utoipa::path(get, path = "/livez", tag = "operations",
+    responses((status = 200, description = "Alive", content_type = "text/plain", body = String)))]
+async fn liveness() -> &'static str {
+    "alive\n"
 }
 
 /// What `/readyz` says.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct Readiness {
+    /// `ready`, `degraded` (without Redis) or `unready`.
     status: &'static str,
     checks: Checks,
 }
 
-#[derive(Debug, Serialize)]
+/// What an instance depends on.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 struct Checks {
+    /// `ok` or `unreachable`.
     mysql: &'static str,
+    /// `ok` or `unreachable`.
     redis: &'static str,
+    /// Whether the instance is about to end.
     draining: bool,
 }
 
-/// Redis may vanish, and what needs it answers for itself; without MySQL or while draining, an instance
-/// should get no new requests.
-async fn readiness(state: Arc<State>, shutdown: Shutdown) -> Response {
+/// Tells whether new requests should come here: not without MySQL, nor while draining. Redis may vanish, and what needs
+/// it answers for itself.
+#[utoipa::path(get, path = "/readyz", tag = "operations",
+    responses((status = 200, description = "Ready, or degraded", body = Readiness),
+        (status = 503, description = "Unready", body = Readiness)))]
+async fn readiness(axum::extract::State(Probes { state, shutdown }): axum::extract::State<Probes>) -> Response {
     let (mysql, redis) = tokio::join!(
         tokio::time::timeout(PROBE_MAX, state.db.is_reachable()),
         tokio::time::timeout(PROBE_MAX, state.redis.ping()),
@@ -80,10 +98,18 @@ async fn readiness(state: Arc<State>, shutdown: Shutdown) -> Response {
         (true, true) => (StatusCode::OK, "ready"),
     };
     let checks = Checks { mysql: word(mysql), redis: word(redis), draining };
-    (code, [(header::CACHE_CONTROL, "no-store")], Json(Readiness { status, checks })).into_response()
+    let mut response =
+        (code, [(header::CACHE_CONTROL, "no-store")], Json(Readiness { status, checks })).into_response();
+    if code == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
-fn metrics_page(state: &State) -> Response {
+/// Metrics in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", tag = "operations",
+    responses((status = 200, description = "Every metric", content_type = "text/plain", body = String)))]
+async fn metrics_page(axum::extract::State(Probes { state, .. }): axum::extract::State<Probes>) -> Response {
     let (open, idle) = state.db.pool_state();
     metrics::db_pool(open, idle);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -94,7 +120,7 @@ fn metrics_page(state: &State) -> Response {
 
 /// Explains a problem code.
 #[utoipa::path(get, path = "/problems/{code}", tag = "operations",
-    params(("code" = String, Path, description = "A problem's code")),
+    params(("code" = String, Path, description = "A problem's code", min_length = 1)),
     responses((status = 200, description = "A page", content_type = "text/html", body = String),
         (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
 async fn explain(Path(code): Path<String>) -> Result<Html<String>, Problem> {

@@ -39,12 +39,12 @@ pub fn routes(state: &State) -> OpenApiRouter {
 
 /// The whole server.
 pub fn router(state: &State, shutdown: &Shutdown) -> Router {
-    let (router, document) = routes(state).split_for_parts();
-    let document = openapi::complete(document);
+    let probes = operations::probes(Arc::new(state.clone()), shutdown.clone());
+    let (router, document) = routes(state).merge(probes).split_for_parts();
+    let document = openapi::complete(&document);
     let http = &state.config.http;
     router
         .merge(openapi::pages(&document))
-        .merge(operations::probes(Arc::new(state.clone()), shutdown.clone()))
         .method_not_allowed_fallback(edge::no_method)
         .fallback(edge::no_route)
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)))

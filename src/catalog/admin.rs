@@ -69,8 +69,8 @@ async fn create_concert(
 
 /// Changes a concert's texts, limit or hours. Prices, seats and the line's order are fixed.
 #[utoipa::path(
-    patch, path = "/v1/admin/concerts/{concert_id}", tag = "operator", security(("bearer" = [])),
-    params(("concert_id" = ConcertId, Path, description = "The concert.")),
+    patch, path = "/v1/admin/concerts/{id}", tag = "operator", security(("bearer" = [])),
+    params(("id" = ConcertId, Path, description = "The concert.")),
     request_body = ConcertChange,
     responses(
         (status = 200, description = "The concert as it is now.", body = ConcertDetail),

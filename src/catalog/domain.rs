@@ -84,12 +84,16 @@ pub struct QueueSettings {
     /// When the lobby opens; without one the line opens with the booking.
     pub lobby_opens_at: Option<Timestamp>,
     /// Ranks called per second at most, 1 to 10,000.
+    #[schema(minimum = 1, maximum = 10_000)]
     pub admit_per_second: u32,
     /// Passes live at once at most, 1 to 100,000.
+    #[schema(minimum = 1, maximum = 100_000)]
     pub max_active: u32,
     /// How long a called buyer may take to claim, 5 to 3,600 seconds.
+    #[schema(minimum = 5, maximum = 3600)]
     pub claim_secs: u32,
     /// How long a pass lives, 30 to 86,400 seconds.
+    #[schema(minimum = 30, maximum = 86_400)]
     pub session_secs: u32,
 }
 
@@ -164,12 +168,20 @@ impl Hours {
 #[schema(as = NewGrade)]
 pub struct Grade {
     /// Unique within the concert.
+    #[schema(min_length = 1, max_length = 16, pattern = r"^[A-Za-z0-9_.]([A-Za-z0-9_. ]*[A-Za-z0-9_.])?$")]
     pub code: String,
     /// What buyers read.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub name: String,
     /// Of one seat.
+    #[schema(value_type = i64, minimum = 1, maximum = 100_000_000)]
     pub price: Money,
     /// Codes of the venue's sections.
+    #[schema(min_items = 1)]
     pub sections: Vec<String>,
 }
 

@@ -75,8 +75,8 @@ async fn list_concerts(
 
 /// Shows a concert with its grades, performances and line.
 #[utoipa::path(
-    get, path = "/v1/concerts/{concert_id}", tag = "catalogue",
-    params(("concert_id" = ConcertId, Path, description = "The concert.")),
+    get, path = "/v1/concerts/{id}", tag = "catalogue",
+    params(("id" = ConcertId, Path, description = "The concert.")),
     responses(
         (status = 200, description = "The concert.", body = ConcertDetail),
         (status = 304, description = "The ETag in If-None-Match is current."),
@@ -95,9 +95,9 @@ async fn get_concert(
 
 /// Lists a concert's performances, by their start.
 #[utoipa::path(
-    get, path = "/v1/concerts/{concert_id}/performances", tag = "catalogue",
+    get, path = "/v1/concerts/{id}/performances", tag = "catalogue",
     params(
-        ("concert_id" = ConcertId, Path, description = "The concert."),
+        ("id" = ConcertId, Path, description = "The concert."),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "How many items, 20 if left out."),
         ("cursor" = Option<String>, Query, description = "next_cursor of the page before."),
     ),
@@ -120,8 +120,8 @@ async fn list_performances(
 
 /// Shows a performance with its concert.
 #[utoipa::path(
-    get, path = "/v1/performances/{performance_id}", tag = "catalogue",
-    params(("performance_id" = PerformanceId, Path, description = "The performance.")),
+    get, path = "/v1/performances/{id}", tag = "catalogue",
+    params(("id" = PerformanceId, Path, description = "The performance.")),
     responses(
         (status = 200, description = "The performance.", body = PerformanceDetail),
         (status = 304, description = "The ETag in If-None-Match is current."),
@@ -140,8 +140,8 @@ async fn get_performance(
 
 /// Shows a performance's seat map, which never changes.
 #[utoipa::path(
-    get, path = "/v1/performances/{performance_id}/seat-map", tag = "catalogue",
-    params(("performance_id" = PerformanceId, Path, description = "The performance.")),
+    get, path = "/v1/performances/{id}/seat-map", tag = "catalogue",
+    params(("id" = PerformanceId, Path, description = "The performance.")),
     responses(
         (status = 200, description = "The seat map.", body = SeatMapView),
         (status = 304, description = "The ETag in If-None-Match is current."),

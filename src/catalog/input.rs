@@ -11,6 +11,7 @@ use super::domain::{
 use super::layout::{self, NAME_LEN_MAX, Section, check_code, check_text};
 use crate::platform::clock::Timestamp;
 use crate::platform::error::Problem;
+use crate::platform::json;
 use crate::platform::money::Money;
 
 const TITLE_LEN_MAX: usize = 200;
@@ -24,10 +25,22 @@ const SEAT_LIMITS: RangeInclusive<u32> = 1..=1_000;
 #[serde(deny_unknown_fields)]
 pub struct NewVenue {
     /// What buyers read.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub name: String,
     /// Where it stands.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub city: String,
     /// The layout, in the order in which seats are counted.
+    #[schema(min_items = 1, max_items = 500)]
+    #[serde(deserialize_with = "json::objects")]
     pub sections: Vec<Section>,
 }
 
@@ -56,11 +69,22 @@ pub struct NewPerformance {
 #[serde(deny_unknown_fields)]
 pub struct NewConcert {
     /// What buyers read first.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub title: String,
     /// Who plays.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub artist: String,
     /// For whoever opens the concert's page.
     #[serde(default)]
+    #[schema(max_length = 10_000, pattern = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$")]
     pub description: String,
     /// Where.
     pub venue_id: VenueId,
@@ -69,13 +93,18 @@ pub struct NewConcert {
     /// When booking ends.
     pub booking_closes_at: Timestamp,
     /// Live holds and reservations of one buyer, over all performances.
+    #[schema(minimum = 1, maximum = 1000)]
     pub seat_limit_per_buyer: u32,
     /// Prices; every section of the venue belongs to exactly one.
+    #[schema(min_items = 1, max_items = 50)]
+    #[serde(deserialize_with = "json::objects")]
     pub grades: Vec<Grade>,
     /// The evenings.
+    #[schema(min_items = 1)]
+    #[serde(deserialize_with = "json::objects")]
     pub performances: Vec<NewPerformance>,
     /// The rules of the line.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::object")]
     pub queue: QueueSettings,
 }
 
@@ -137,12 +166,24 @@ impl NewConcert {
 #[serde(deny_unknown_fields, default)]
 pub struct ConcertChange {
     /// What buyers read first.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub title: Option<String>,
     /// Who plays.
+    #[schema(
+        min_length = 1,
+        max_length = 200,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub artist: Option<String>,
     /// For whoever opens the concert's page.
+    #[schema(max_length = 10_000, pattern = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$")]
     pub description: Option<String>,
     /// Live holds and reservations of one buyer, over all performances.
+    #[schema(minimum = 1, maximum = 1000)]
     pub seat_limit_per_buyer: Option<u32>,
     /// When booking opens: until the lobby or the booking has opened.
     pub booking_opens_at: Option<Timestamp>,

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::platform::error::Problem;
+use crate::platform::json;
 
 /// Longest section code, row name and grade code.
 pub const CODE_LEN_MAX: usize = 16;
@@ -24,8 +25,10 @@ const STANDING_ROW: &str = "S";
 #[schema(as = LayoutRow)]
 pub struct Row {
     /// Unique within its section: letters, digits, space, `_` and `.`.
+    #[schema(min_length = 1, max_length = 16, pattern = r"^[A-Za-z0-9_.]([A-Za-z0-9_. ]*[A-Za-z0-9_.])?$")]
     pub name: String,
     /// How many seats.
+    #[schema(minimum = 1, maximum = 1000)]
     pub seats: u32,
 }
 
@@ -35,13 +38,21 @@ pub struct Row {
 #[schema(as = LayoutSection)]
 pub struct Section {
     /// Unique within the venue: letters, digits, space, `_` and `.`.
+    #[schema(min_length = 1, max_length = 16, pattern = r"^[A-Za-z0-9_.]([A-Za-z0-9_. ]*[A-Za-z0-9_.])?$")]
     pub code: String,
     /// What buyers read.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$"
+    )]
     pub name: String,
     /// The rows, from the stage backwards.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 500)]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::optional_objects")]
     pub rows: Option<Vec<Row>>,
     /// How many people may stand.
+    #[schema(minimum = 1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
 }

@@ -64,6 +64,7 @@ pub struct GradeView {
 
 /// The line of a concert, as far as it was announced.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = ConcertQueue)]
 pub struct QueueView {
     /// Who comes first.
     pub order: Order,

@@ -277,7 +277,8 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.0.code.code == codes::UNAUTHENTICATED.code {
+        // RFC 9110, 15.5.2: whatever is missing, a 401 says how to authenticate.
+        if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"frontrow\""));
         }
         let retry_after = self.0.retry_after_secs.or((self.0.code.status == 503).then_some(1));

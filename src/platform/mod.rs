@@ -11,8 +11,11 @@ pub mod http;
 pub mod id;
 pub mod idempotency;
 pub mod jobs;
+pub mod json;
 pub mod money;
 pub mod outbox;
+#[cfg(test)]
+pub(crate) mod properties;
 pub mod redis;
 pub mod shutdown;
 pub mod telemetry;

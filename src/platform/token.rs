@@ -223,4 +223,35 @@ mod tests {
             assert!(KeyRing::parse(&Secret::new(text)).is_err(), "{text}");
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn what_was_not_sealed_does_not_open(text in proptest::prelude::any::<String>(), bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+            let sealer = ring(OLD).sealer("t", b"");
+            proptest::prop_assert_eq!(sealer.open(&text), None);
+            proptest::prop_assert_eq!(sealer.open(&URL_SAFE_NO_PAD.encode(&bytes)), None);
+            // With a head that is right, so that the rest is looked at.
+            let headed = [&[VERSION << 4 | 1], bytes.as_slice()].concat();
+            proptest::prop_assert_eq!(sealer.open(&URL_SAFE_NO_PAD.encode(&headed)), None);
+        }
+
+        #[test]
+        fn any_payload_is_read_back_and_no_part_of_it(payload in proptest::collection::vec(proptest::num::u8::ANY, 0..200), cut in 0_usize..300) {
+            let sealer = ring(OLD).sealer("t", b"");
+            let token = sealer.seal(&payload);
+            let cut = cut % token.len();
+            proptest::prop_assert_eq!(sealer.open(&token[..cut]), None);
+            proptest::prop_assert_eq!(sealer.open(&token), Some(payload));
+        }
+
+        #[test]
+        fn a_reader_reads_no_further_than_the_end(payload in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+            let mut reader = Reader::new(&payload);
+            let fields = (reader.uuid(), reader.time(), reader.u64(), reader.bytes::<1>());
+            proptest::prop_assert_eq!(fields.0.is_some(), payload.len() >= 16);
+            proptest::prop_assert!(!reader.is_done() || payload.len() <= 33);
+        }
+    }
 }

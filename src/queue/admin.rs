@@ -28,12 +28,16 @@ struct ChangeBody {
     /// Stop or go on calling.
     paused: Option<bool>,
     /// Ranks called per second at most, 1 to 10,000.
+    #[schema(minimum = 1, maximum = 10_000)]
     admit_per_second: Option<u32>,
     /// Passes live at once at most, 1 to 100,000. Lowering it ends nobody's stay.
+    #[schema(minimum = 1, maximum = 100_000)]
     max_active: Option<u32>,
     /// How long a called buyer may take to claim, 5 to 3,600 seconds.
+    #[schema(minimum = 5, maximum = 3600)]
     claim_secs: Option<u32>,
     /// How long a new pass lives, 30 to 86,400 seconds.
+    #[schema(minimum = 30, maximum = 86_400)]
     session_secs: Option<u32>,
 }
 

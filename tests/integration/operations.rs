@@ -22,7 +22,7 @@ async fn metrics_are_labelled_by_route_and_never_by_an_id() {
     assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
     let text = String::from_utf8(page.bytes.to_vec()).expect("text");
     for line in [
-        r#"frontrow_http_request_seconds_count{method="GET",route="/v1/concerts/{concert_id}",status="200"}"#,
+        r#"frontrow_http_request_seconds_count{method="GET",route="/v1/concerts/{id}",status="200"}"#,
         r#"frontrow_http_request_seconds_count{method="GET",route="unmatched",status="404"}"#,
         r#"frontrow_http_request_seconds_count{method="other",route="/v1/concerts",status="405"}"#,
         r#"frontrow_db_pool_connections{state="idle"}"#,

@@ -96,8 +96,19 @@ impl Call<'_> {
         Self { request: self.request.header(name, value), ..self }
     }
 
+    /// A header of bytes that need not be text.
+    pub fn bytes_header(self, name: &str, value: &[u8]) -> Self {
+        let value = reqwest::header::HeaderValue::from_bytes(value).expect("bytes that a header may hold");
+        Self { request: self.request.header(name, value), ..self }
+    }
+
     pub fn json(self, body: &Value) -> Self {
         Self { request: self.request.json(body), ..self }
+    }
+
+    /// A body without a type.
+    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        Self { request: self.request.body(body), ..self }
     }
 
     pub fn raw(self, media: &str, body: impl Into<reqwest::Body>) -> Self {

@@ -16,6 +16,8 @@ use super::{Api, Instance, eventually};
 pub struct Sale {
     /// The operator's access token.
     pub operator: String,
+    /// The venue's id.
+    pub venue: String,
     /// The concert's id.
     pub concert: String,
     /// Its performances' ids.
@@ -164,7 +166,7 @@ impl Sale {
         let made = api.post("/v1/admin/concerts").bearer(&operator).json(&concert).send().await.expect(201);
         let performances = made["performances"].as_array().expect("performances");
         let performances = performances.iter().map(|one| text(&one["id"])).collect();
-        Self { operator, concert: text(&made["id"]), performances }
+        Self { operator, venue: text(&venue["id"]), concert: text(&made["id"]), performances }
     }
 }
 

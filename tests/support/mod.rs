@@ -8,6 +8,7 @@
 pub mod api;
 pub mod arena;
 pub mod cluster;
+pub mod contract;
 pub mod crowd;
 pub mod history;
 pub mod process;
@@ -19,7 +20,7 @@ pub mod world;
 
 use std::time::{Duration, Instant};
 
-pub use api::{Api, Reply};
+pub use api::{Api, Call, Reply};
 pub use arena::{Buyer, Sale};
 pub use cluster::{Cluster, Victim};
 pub use crowd::Crowd;

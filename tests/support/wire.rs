@@ -144,6 +144,17 @@ impl RawReply {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         assert!(self.header("date").is_some(), "{self:?}");
     }
+
+    /// The same as a client would show it.
+    pub fn into_reply(self) -> super::Reply {
+        let mut headers = reqwest::header::HeaderMap::new();
+        for (name, value) in self.head.lines().skip(1).filter_map(|line| line.split_once(": ")) {
+            let name = reqwest::header::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            headers.append(name, value.parse().expect("a value"));
+        }
+        let body = serde_json::from_str(&self.body).unwrap_or_default();
+        super::Reply { status: self.status, headers, bytes: self.body.into_bytes().into(), body }
+    }
 }
 
 fn header<'h>(head: &'h str, name: &str) -> Option<&'h str> {

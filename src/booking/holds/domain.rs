@@ -14,6 +14,7 @@ crate::id_types! {
 crate::problem_codes! {
     SEAT_LIMIT_EXCEEDED = 409 "seat_limit_exceeded" "Too many seats" "One buyer may hold and reserve at most limit seats of a concert, over all its performances.";
     HOLD_PAID = 409 "already_paid" "Already paid" "This hold is paid: its reservation is among yours.";
+    COUPON_NOT_USABLE = 409 "coupon_not_usable" "Coupon not usable" "This coupon cannot be used for this payment. Pay without one.";
     HOLD_EXPIRED = 410 "hold_expired" "Hold expired" "The hold has ended and its seats are free for everybody.";
 }
 

@@ -40,7 +40,8 @@ pub fn router(routes: HoldRoutes) -> OpenApiRouter {
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct HoldBody {
-    /// Labels of the seats, all or none.
+    /// Labels of the seats, all or none; how many at most is `booking.hold_seats_max`.
+    #[schema(min_items = 1)]
     seat_ids: Vec<String>,
 }
 
@@ -59,7 +60,7 @@ impl HoldBody {
 
 /// Holds seats for a few minutes, all or none.
 #[utoipa::path(post, path = "/v1/performances/{id}/holds", tag = "booking",
-    params(("id" = PerformanceId, Path, description = "The performance"), ("Queue-Pass" = Option<String>, Header, description = "The pass"),
+    params(("id" = PerformanceId, Path, description = "The performance"), ("Queue-Pass" = String, Header, description = "The pass"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes the request repeatable")),
     request_body = HoldBody, security(("bearer" = [])),
     responses((status = 201, body = Hold),
@@ -75,7 +76,7 @@ async fn hold(
     KeyedBody { key, body }: KeyedBody<HoldBody>,
 ) -> Result<Answer, Problem> {
     let seat_ids = body.checked(routes.seats_max)?;
-    let pass = headers.get("queue-pass").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let pass = headers.get("queue-pass").map(|value| value.to_str().unwrap_or_default().to_owned());
     routes.holds.hold(Request { user: session.user, performance, pass, seat_ids }, key).await
 }
 

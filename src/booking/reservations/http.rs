@@ -7,11 +7,13 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::checkout::Checkout;
 use super::domain::{Reservation, ReservationId};
 use crate::accounts::http::Buyer;
 use crate::booking::holds::HoldId;
+use crate::booking::holds::domain::COUPON_NOT_USABLE;
 use crate::platform::error::{Problem, ProblemBody};
 use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Id, KeyedBody, Page, PageParams};
@@ -32,10 +34,15 @@ pub fn router(checkout: Checkout) -> OpenApiRouter {
 #[serde(tag = "method", rename_all = "snake_case", deny_unknown_fields)]
 enum PaymentBody {
     /// With the buyer's points.
-    Points {},
+    Points {
+        /// A coupon of the buyer's; none is issued yet, so naming one is refused.
+        #[serde(default)]
+        coupon_id: Option<Uuid>,
+    },
     /// With a card.
     Card {
         /// The provider's payment method.
+        #[schema(min_length = 1)]
         card_token: String,
     },
 }
@@ -48,7 +55,7 @@ enum PaymentBody {
         (status = 400, body = ProblemBody, content_type = "application/problem+json", description = "idempotency_key_missing, malformed_json"),
         (status = 402, body = ProblemBody, content_type = "application/problem+json", description = "insufficient_points with balance, amount"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, idempotency_key_in_flight"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, coupon_not_usable, idempotency_key_in_flight"),
         (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "hold_expired"),
         (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "invalid_body, idempotency_key_reused, payment_method_unavailable")))]
 async fn pay(
@@ -59,7 +66,8 @@ async fn pay(
 ) -> Result<Answer, Problem> {
     let key = key.required()?;
     match body {
-        PaymentBody::Points {} => checkout.pay_with_points(session.user, hold, key).await,
+        PaymentBody::Points { coupon_id: Some(_) } => Err(Problem::new(&COUPON_NOT_USABLE)),
+        PaymentBody::Points { coupon_id: None } => checkout.pay_with_points(session.user, hold, key).await,
         PaymentBody::Card { card_token } if card_token.is_empty() => {
             Err(Problem::invalid_body("card_token", "the provider's payment method is missing"))
         }

@@ -36,6 +36,7 @@ async fn availability(
 
 /// Which seats to list.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Filter {
     /// Of this section only.
     section: Option<String>,

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 
 use crate::platform::error::{Problem, codes};
+use crate::platform::json::Object;
 
 /// A JSON body of the documented shape.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Json::<T>::from_request(request, state).await {
-            Ok(Json(value)) => Ok(Self(value)),
+        match Json::<Object<T>>::from_request(request, state).await {
+            Ok(Json(Object(value))) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(error)) => Err(shape(&error.body_text())),
             Err(JsonRejection::JsonSyntaxError(_)) => Err(Problem::new(&codes::MALFORMED_JSON)),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::new(&codes::UNSUPPORTED_MEDIA_TYPE)),
@@ -41,7 +42,7 @@ pub fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let malformed = || Problem::new(&codes::MALFORMED_JSON);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer)
+    let Object(parsed) = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| if error.inner().is_data() { shape(&error.to_string()) } else { malformed() })?;
     deserializer.end().map_err(|_| malformed())?;
     Ok(parsed)
@@ -107,7 +108,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
             Err(rejection) => {
                 let text = rejection.body_text();
                 let text = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(&text);
-                let field = text.split([':', '`']).next().unwrap_or("query").trim();
+                let double = text.strip_prefix("duplicate field `").and_then(|rest| rest.strip_suffix('`'));
+                let field = double.unwrap_or_else(|| text.split([':', '`']).next().unwrap_or_default().trim());
                 Err(Problem::invalid_parameter(if field.contains(' ') { "query" } else { field }, text))
             }
         }
@@ -155,6 +157,7 @@ mod tests {
             (r#"{"items": [], "more": 1}"#, "more"),
             ("{}", "items"),
             ("5", "body"),
+            ("[[]]", "body"),
         ] {
             assert_eq!(refusal(text).await, ("invalid_body", field.to_owned()), "{text}");
         }

@@ -78,4 +78,18 @@ mod tests {
         let other = HeaderMap::from_iter([(header::IF_NONE_MATCH, "\"x\"".parse().unwrap())]);
         assert_eq!(body.answer(&other).status(), StatusCode::OK);
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn nothing_but_the_tag_or_a_star_is_known(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let body = Cached::json(&[1, 2, 3], "no-cache").unwrap();
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let has_star = value.to_str().is_ok_and(|text| text.split(',').any(|tag| tag.trim() == "*"));
+                let status = body.answer(&HeaderMap::from_iter([(header::IF_NONE_MATCH, value)])).status();
+                proptest::prop_assert_eq!(status == StatusCode::NOT_MODIFIED, has_star);
+            }
+        }
+    }
 }

@@ -22,6 +22,8 @@ pub const OK: StatusCode = StatusCode::OK;
 /// The header's name.
 pub const HEADER: &str = "idempotency-key";
 const LEN_MAX: usize = 255;
+/// What [`HEADER`] may hold, for the API document: a string of RFC 9651, or the same without quotes.
+pub const KEY_PATTERN: &str = r#"^("([ !#-\[\]-~]|\\["\\]){1,255}"|[!#-~]([ !#-~]{0,253}[!#-~])?)$"#;
 
 /// What identifies a request that may be repeated.
 #[derive(Clone, Debug)]
@@ -96,14 +98,39 @@ impl RequestKey {
 
 /// The key, quoted (as the IETF draft has it) or bare.
 fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get(HEADER) else { return Ok(None) };
+    let mut values = headers.get_all(HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
     let refuse = |message: &str| Problem::invalid_parameter("Idempotency-Key", message);
-    let text = value.to_str().map_err(|_| refuse("visible ASCII only"))?.trim();
-    let text = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-    if text.is_empty() || text.len() > LEN_MAX {
+    if values.next().is_some() {
+        return Err(refuse("one key"));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| refuse("ASCII only"))?.trim_matches([' ', '\t']);
+    if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err(refuse("visible ASCII only"));
+    }
+    let key = match text.strip_prefix('"') {
+        Some(rest) => unquoted(rest).ok_or_else(|| refuse("the quotes do not fit together"))?,
+        None if text.contains('"') => return Err(refuse("a key without quotes has none inside")),
+        None => text.to_owned(),
+    };
+    if key.is_empty() || key.len() > LEN_MAX {
         return Err(refuse("1 to 255 characters"));
     }
-    Ok(Some(text.to_owned()))
+    Ok(Some(key))
+}
+
+/// The rest of a string whose opening quote was read (RFC 9651, 4.2.5): it ends with the closing one, and a backslash
+/// stands before a quote or another backslash only.
+fn unquoted(rest: &str) -> Option<String> {
+    let mut key = String::with_capacity(rest.len());
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return chars.next().is_none().then_some(key),
+            '\\' => key.push(chars.next().filter(|escaped| matches!(escaped, '"' | '\\'))?),
+            other => key.push(other),
+        }
+    }
 }
 
 /// A success that can be kept and sent again, byte for byte.
@@ -156,6 +183,37 @@ mod tests {
         assert_eq!(key("\"abc\"").unwrap().as_deref(), Some("abc"));
         assert!(key("\"\"").is_err());
         assert!(key(&"x".repeat(256)).is_err());
+        assert_eq!(key(&format!("\"{}\"", "x".repeat(255))).unwrap(), Some("x".repeat(255)));
+        assert_eq!(key(r#""a \" \\ b""#).unwrap().as_deref(), Some(r#"a " \ b"#));
+        assert_eq!(key(" a b ").unwrap().as_deref(), Some("a b"));
+        for bad in ["\"", "\"abc", "abc\"", "a\"b", "\"a\"b\"", r#""a\b""#, r#""a\""#, "a\tb", "é", " "] {
+            assert!(key(bad).is_err(), "{bad:?}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(HEADER, HeaderValue::from_static("a"));
+        twice.append(HEADER, HeaderValue::from_static("a"));
+        assert!(key_of(&twice).is_err());
         assert!(key_of(&HeaderMap::new()).unwrap().is_none());
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn whatever_is_taken_is_short_and_visible(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes)
+                && let Ok(Some(key)) = key_of(&HeaderMap::from_iter([(HEADER.parse().unwrap(), value)]))
+            {
+                proptest::prop_assert!((1..=LEN_MAX).contains(&key.len()));
+                proptest::prop_assert!(key.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+            }
+        }
+
+        #[test]
+        fn a_quoted_key_is_the_key(text in proptest::collection::vec(32_u8..127, 1..256)) {
+            let text = String::from_utf8(text).unwrap();
+            let quoted = format!("\"{}\"", text.replace('\\', r"\\").replace('"', "\\\""));
+            proptest::prop_assert_eq!(key(&quoted).unwrap(), Some(text));
+        }
     }
 }

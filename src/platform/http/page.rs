@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::body::Params;
 use crate::platform::error::Problem;
 
-const LIMIT: u32 = 20;
-const LIMIT_MAX: u32 = 100;
+/// How many items a page has where the client does not say.
+pub const LIMIT: u32 = 20;
+/// Most items of a page.
+pub const LIMIT_MAX: u32 = 100;
 
 #[derive(Deserialize)]
 struct Raw {
@@ -113,5 +115,40 @@ mod tests {
         let next = URL_SAFE_NO_PAD.decode(page.next_cursor.unwrap()).unwrap();
         assert_eq!(next, b"2");
         assert!(Page::of(vec![1_u32, 2], &params, |n| *n).next_cursor.is_none());
+    }
+
+    async fn asked(query: &str) -> Result<PageParams<uuid::Uuid>, Problem> {
+        let request = axum::http::Request::get(format!("/?{query}")).body(()).unwrap();
+        PageParams::from_request_parts(&mut request.into_parts().0, &()).await
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn a_cursor_is_read_back(bytes in proptest::array::uniform16(proptest::num::u8::ANY)) {
+            let id = uuid::Uuid::from_bytes(bytes);
+            let read = futures::executor::block_on(asked(&format!("cursor={}", cursor(&id).unwrap())));
+            proptest::prop_assert_eq!(read.unwrap().after, Some(id));
+        }
+
+        #[test]
+        fn any_other_text_is_refused_as_a_cursor(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..60),
+            almost in proptest::collection::vec(proptest::sample::select(vec!["I", "j", "A", "0", "-", "_", "=", "%22", "%00", "%ff"]), 0..60),
+        ) {
+            for text in [almost.concat(), URL_SAFE_NO_PAD.encode(&bytes)] {
+                let refused = futures::executor::block_on(asked(&format!("cursor={text}"))).unwrap_err();
+                proptest::prop_assert_eq!(refused.code().code, "invalid_parameter");
+            }
+        }
+
+        #[test]
+        fn a_limit_is_taken_within_its_bounds_only(limit in proptest::num::i64::ANY) {
+            for limit in [limit, limit % 200] {
+                let asked = futures::executor::block_on(asked(&format!("limit={limit}")));
+                proptest::prop_assert_eq!(asked.is_ok(), (1..=i64::from(LIMIT_MAX)).contains(&limit), "{}", limit);
+            }
+        }
     }
 }

@@ -50,4 +50,19 @@ mod tests {
             assert_ne!(choose(&headers), bad);
         }
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn an_id_is_always_short_and_plain(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let mut headers = HeaderMap::new();
+            if let Ok(value) = axum::http::HeaderValue::from_bytes(&bytes) {
+                headers.insert(HEADER, value);
+            }
+            let id = choose(&headers);
+            proptest::prop_assert!((1..=LEN_MAX).contains(&id.len()));
+            proptest::prop_assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
+        }
+    }
 }

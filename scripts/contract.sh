@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Tests a running server against its own /openapi.json with schemathesis: private services, one instance, a concert on
+# sale, and a run each as anybody, as a buyer and as an operator. Everything it started is stopped again, by process id.
+#
+#   scripts/contract.sh [anonymous|buyer|operator ...]
+#
+# From the environment, with their defaults:
+#   FRONTROW_BIN=target/debug/frontrow  ENGINE (mysql or mariadb; MySQL where it is found)
+#   SECONDS_EACH=45 (time of one run, of which fuzzing and the stateful phase use what is left)
+#   EXAMPLES=15 (cases of an operation and phase)  SEED=1 (or `random`)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+die() { printf 'contract.sh: %s\n' "$*" >&2; exit 1; }
+
+roles=("$@")
+[[ ${#roles[@]} -gt 0 ]] || roles=(anonymous buyer operator)
+bin=${FRONTROW_BIN:-target/debug/frontrow}
+schemathesis=.frontrow/contract-venv/bin/schemathesis
+seconds_each=${SECONDS_EACH:-45} examples=${EXAMPLES:-15} seed=${SEED:-1}
+work=$PWD/.frontrow/contract
+[[ -x $bin ]] || die "there is no $bin: build it, or set FRONTROW_BIN"
+[[ -x $schemathesis ]] || die "schemathesis is missing: run scripts/setup.sh contract"
+[[ $seed != random ]] || seed=$RANDOM
+
+# The lock outlives this script in whatever it may leave behind, so two runs never share services.
+mkdir -p "$work"
+chmod 700 "$work" # the settings hold secrets, the users' file holds tokens
+exec 9>"$work/lock"
+flock -n 9 || die "another run, or a process that one left behind, is still running"
+find "$work" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
+
+pids=()
+stop_all() {
+  local index pid tries
+  for ((index = ${#pids[@]} - 1; index >= 0; index--)); do
+    pid=${pids[index]}
+    kill -TERM "$pid" 2>/dev/null || continue
+    for ((tries = 0; tries < 300; tries++)); do
+      kill -0 "$pid" 2>/dev/null || continue 2
+      sleep 0.1
+    done
+    echo "contract.sh: $pid does not stop, killing it" >&2
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+}
+trap stop_all EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# await WHAT SECONDS PID LOG COMMAND...: until the command succeeds, the process ends, or time is up.
+await() {
+  local what=$1 until=$((SECONDS + $2)) pid=$3 log=$4
+  shift 4
+  until "$@" >/dev/null 2>&1; do
+    kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log" >&2; die "$what ended before it was ready, see $log"; }
+    ((SECONDS < until)) || { tail -n 20 "$log" >&2; die "$what is not ready in time, see $log"; }
+    sleep 0.2
+  done
+}
+
+"$bin" services --dir "$work/services" ${ENGINE:+--engine "$ENGINE"} >"$work/settings" 2>"$work/services.log" &
+pids+=($!)
+await services 240 "${pids[-1]}" "$work/services.log" grep -qx ready "$work/settings"
+while IFS= read -r line; do
+  [[ $line != FRONTROW__*=* ]] || export "${line?}"
+done <"$work/settings"
+# Without it no charge could ever succeed.
+export FRONTROW__POINTS__CHARGE_WITHOUT_CARD=true
+
+"$bin" migrate >"$work/migrate.log" 2>&1 || { tail -n 20 "$work/migrate.log" >&2; die "migrate failed"; }
+head -c 24 /dev/urandom | base64 | "$bin" operator create --email contract@example.com >"$work/operator.jsonl"
+# The runs end sessions and erase users: each of those cases gets a buyer of its own.
+"$bin" seed users --count 3000 --points 1000000 >"$work/users.jsonl"
+port=$(python3 -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
+FRONTROW__HTTP__ADDR=127.0.0.1:$port "$bin" serve >"$work/serve.log" 2>&1 &
+pids+=($!)
+base=http://127.0.0.1:$port
+await "the instance" 60 "${pids[-1]}" "$work/serve.log" curl -fsS -m 2 "$base/readyz"
+python3 tests/contract/prepare.py "$base" "$work" || die "the concert could not be made"
+
+# Every check is on; what is turned off for one operation says why in tests/contract/schemathesis.toml.
+failed=()
+for role in "${roles[@]}"; do
+  # Anybody is refused almost everywhere: that takes less time to try.
+  seconds=$seconds_each
+  [[ $role != anonymous ]] || seconds=$(((seconds_each + 1) / 2))
+  echo "contract.sh: as $role, seed $seed; the whole report is in .frontrow/contract/$role.log" >&2
+  CONTRACT_ROLE=$role CONTRACT_BASE=$base CONTRACT_WORK=$work HYPOTHESIS_STORAGE_DIRECTORY=$work/hypothesis \
+    SCHEMATHESIS_HOOKS=hooks PYTHONPATH=tests/contract PYTHONDONTWRITEBYTECODE=1 \
+    "$schemathesis" --config-file tests/contract/schemathesis.toml run "$base/openapi.json" \
+    --phases examples,coverage,fuzzing,stateful --checks all --mode all --continue-on-failure \
+    --max-time "$seconds" --max-examples "$examples" --seed "$seed" --workers 1 --no-color \
+    --request-timeout 20 --report-junit-path "$work/$role.xml" --report junit >"$work/$role.log" 2>&1 || failed+=("$role")
+  tail -n 12 "$work/$role.log" >&2
+done
+# Not a check, since it depends on the machine's speed: how deep the runs went.
+reached=$(cat "$work"/*-answers.txt | awk '$4 ~ /^2/ { print $2, $3 }' | sort -u | wc -l)
+echo "contract.sh: $reached operations succeeded at least once; what each answered is in .frontrow/contract/*-answers.txt" >&2
+# Whatever was sent: promises hold, and the instance is still there.
+curl -fsS -m 5 "$base/readyz" >/dev/null || die "the instance no longer answers"
+"$bin" audit >"$work/audit.log" || { cat "$work/audit.log" >&2; die "the audit found a breach"; }
+[[ ${#failed[@]} -eq 0 ]] || die "failures as: ${failed[*]}"
