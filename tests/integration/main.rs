@@ -16,6 +16,7 @@ mod limits;
 mod line;
 mod operations;
 mod outbox;
+mod plans;
 mod races;
 mod readiness;
 mod statements;

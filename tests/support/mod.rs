@@ -6,7 +6,10 @@
 
 pub mod api;
 pub mod arena;
+pub mod filled;
+pub mod plans;
 pub mod process;
+pub mod statements;
 pub mod wire;
 pub mod world;
 
