@@ -164,7 +164,8 @@ async fn a_job_of_another_version_is_left_to_its_instances() {
     let (old, new) = (world.services(&[]).await, world.state(&[]));
     let runs = Runs::default();
     let here = jobs(&old, counting(&runs)).await;
-    let newer = Jobs::new(new.db.clone(), new.config.jobs.clone()).every("test.newer", EVERY, counting(&Runs::default()));
+    let newer =
+        Jobs::new(new.db.clone(), new.config.jobs.clone()).every("test.newer", EVERY, counting(&Runs::default()));
     newer.register().await.expect("rows");
     // The job that is not known here has been due longest.
     let earlier = "UPDATE jobs SET due_at = due_at - INTERVAL 1 HOUR WHERE name = 'test.newer'";

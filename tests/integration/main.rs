@@ -14,6 +14,7 @@ mod jobs;
 mod journey;
 mod limits;
 mod line;
+mod migrations;
 mod operations;
 mod outbox;
 mod plans;

@@ -18,12 +18,28 @@ const EXPLAINED_MIN: usize = 60;
 /// What is meant as it is: statement, flaw, reason.
 type Exception = (&'static str, Flaw, &'static str);
 
-const EXCEPTIONS: &[Exception] = &[];
-const MYSQL_EXCEPTIONS: &[Exception] = &[];
-const MARIADB_EXCEPTIONS: &[Exception] = &[];
+const EXCEPTIONS: &[Exception] = &[
+    (
+        "catalog/store.rs LIST_HEADLINES",
+        Flaw::Wide,
+        "walks back from the newest concert and stops at the page's end; the range is what it could read at most",
+    ),
+    (
+        "catalog/store.rs LIST_LIVE_SALES",
+        Flaw::Sort,
+        "sorts the sales that have not closed, for the warmer and not for anybody who waits",
+    ),
+    (
+        "invariant sold_seat_has_reservation",
+        Flaw::Empty,
+        "checks the whole database only: an audit of what changed must not even begin",
+    ),
+];
+/// Nobody waits for these, and what they sort or group is what changed since the last time: not a scan, nor a wide range.
+const MAY_SORT: &str = "invariant ";
 
 /// Statements that only write the values they are given have no plan.
-fn has_plan(statement: &&Statement) -> bool {
+fn has_plan(statement: &Statement) -> bool {
     !statement.sql.starts_with("INSERT") || statement.sql.contains("SELECT")
 }
 
@@ -46,17 +62,17 @@ async fn filled_world() -> (World, MySqlConnection, Tables) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_statement_scans_or_sorts_what_grows() {
     let (world, mut sql, tables) = filled_world().await;
-    let own = if tables.is_mariadb() { MARIADB_EXCEPTIONS } else { MYSQL_EXCEPTIONS };
-    let mut unused: BTreeSet<(&str, Flaw)> = BTreeSet::new();
-    unused.extend(EXCEPTIONS.iter().chain(own).map(|(name, flaw, _)| (*name, *flaw)));
+    let mut unused: BTreeSet<(&str, Flaw)> = EXCEPTIONS.iter().map(|(name, flaw, _)| (*name, *flaw)).collect();
     let all: Vec<Statement> = constants().into_iter().chain(invariants()).collect();
     let (mut explained, mut complaints) = (0, Vec::new());
-    for statement in all.iter().filter(has_plan) {
+    for statement in all.iter().filter(|statement| has_plan(statement)) {
         explained += 1;
         for (flaw, step) in tables.flaws(&mut sql, statement).await {
             let is_meant = |(name, known, _): &&Exception| *name == statement.name && *known == flaw;
-            match EXCEPTIONS.iter().chain(own).find(is_meant) {
+            let may_sort = statement.name.starts_with(MAY_SORT) && matches!(flaw, Flaw::Sort | Flaw::Temporary);
+            match EXCEPTIONS.iter().find(is_meant) {
                 Some((name, flaw, _)) => drop(unused.remove(&(*name, *flaw))),
+                None if may_sort => {}
                 None => complaints.push(format!("{}: {flaw:?}\n    {step}", statement.name)),
             }
         }

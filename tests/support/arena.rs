@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use frontrow::app::state::State;
+use frontrow::platform::clock::Timestamp;
 use frontrow::platform::config::Secret;
 use serde_json::{Value, json};
 
@@ -126,9 +127,13 @@ impl Sale {
         let email = format!("operator-{}@example.com", uuid::Uuid::new_v4());
         let made = instance.state.accounts.create_operator(&email, Secret::new("a long enough one")).await;
         let (_, operator) = made.expect("an operator");
+        Self::made_by(api, operator, instance.state.clock.now(), plan).await
+    }
+
+    /// A concert as planned, made by an operator who is there already.
+    pub async fn made_by(api: &Api, operator: String, now: Timestamp, plan: &Plan) -> Self {
         let venue = json!({"name": "Hall", "city": "Busan", "sections": plan.sections});
         let venue = api.post("/v1/admin/venues").bearer(&operator).json(&venue).send().await.expect(201);
-        let now = instance.state.clock.now();
         let opens = match u64::try_from(plan.opens_in_secs) {
             Ok(secs) => now.plus(Duration::from_secs(secs)),
             Err(_) => now.minus(Duration::from_secs(plan.opens_in_secs.unsigned_abs())),

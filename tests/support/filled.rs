@@ -88,7 +88,8 @@ fn people() -> Vec<String> {
 }
 
 fn catalogue() -> Vec<String> {
-    let opens = "IF(n < 1960, NOW - INTERVAL 60 DAY - INTERVAL (2000 - n) HOUR, NOW + INTERVAL 10 DAY + INTERVAL n HOUR)";
+    let opens =
+        "IF(n < 1960, NOW - INTERVAL 60 DAY - INTERVAL (2000 - n) HOUR, NOW + INTERVAL 10 DAY + INTERVAL n HOUR)";
     vec![
         format!(
             "INSERT INTO venues (id, name, city, layout, seats_total, created_at) \
@@ -132,7 +133,7 @@ fn line() -> Vec<String> {
     ]
 }
 
-/// Holds of two seats each, in performances of a hundred. Of five holds three were paid, one was released and one expired;
+/// Ten holds of each of 500 buyers, each of two seats, in performances of a hundred. Of five holds three were paid, one was released and one expired;
 /// the last twenty are live.
 fn holds() -> Vec<String> {
     let state = "CASE WHEN n >= 4980 THEN 0 WHEN n % 5 < 3 THEN 1 WHEN n % 5 = 3 THEN 2 ELSE 0 END";
@@ -145,7 +146,7 @@ fn holds() -> Vec<String> {
              created_at, changed_at) SELECT {}, {}, {}, {}, {state}, 2, 20000, {expires}, {changed} - INTERVAL 5 MINUTE, \
              {changed} FROM filling WHERE n < 5000",
             hold("n"),
-            user("n"),
+            user("(n % 500)"),
             concert("(n DIV 100)"),
             performance("(n DIV 50)")
         ),
@@ -177,7 +178,7 @@ fn sales() -> Vec<String> {
              FROM filling WHERE n < 4980 AND n % 5 < 3",
             reservation("n"),
             hold("n"),
-            user("n"),
+            user("(n % 500)"),
             concert("(n DIV 100)"),
             performance("(n DIV 50)"),
             payment("n")
@@ -193,22 +194,23 @@ fn sales() -> Vec<String> {
             "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at) \
              SELECT {}, {}, 0, 1, 0, {}, 20000, {changed}, {changed} FROM filling WHERE n < 4980 AND n % 5 < 3",
             payment("n"),
-            user("n"),
+            user("(n % 500)"),
             hold("n")
         ),
     ]
 }
 
-/// Everybody charged 50,000; who paid a hold paid 20,000 of it.
+/// Everybody charged 300,000; each paid hold took 20,000 of it.
 fn money() -> Vec<String> {
     let changed = "NOW - INTERVAL (4999 - n) * 600 SECOND";
-    let (is_buyer, paid) = ("(n < 4980 AND n % 5 < 3)", "n < 4980 AND n % 5 < 3");
-    let entry = "INSERT INTO ledger_entries (transaction_id, line, account, user_id, amount, user_entry, balance_after)";
+    let (paid, purchases) = ("n < 4980 AND n % 5 < 3", "IF(n < 500 AND n % 5 < 3, IF(n < 480, 10, 9), 0)");
+    let entry =
+        "INSERT INTO ledger_entries (transaction_id, line, account, user_id, amount, user_entry, balance_after)";
     let (charge, purchase) = (id("008", "n"), id("009", "n"));
     vec![
         format!(
             "INSERT INTO points_accounts (user_id, balance, entries, changed_at) \
-             SELECT {}, IF({is_buyer}, 30000, 50000), IF({is_buyer}, 2, 1), {changed} FROM filling WHERE n < {USERS}",
+             SELECT {}, 300000 - 20000 * {purchases}, 1 + {purchases}, {changed} FROM filling WHERE n < {USERS}",
             user("n")
         ),
         format!(
@@ -221,9 +223,13 @@ fn money() -> Vec<String> {
              SELECT {purchase}, 1, {}, {changed} FROM filling WHERE {paid}",
             payment("n")
         ),
-        format!("{entry} SELECT {charge}, 0, 0, {}, 50000, 1, 50000 FROM filling WHERE n < {USERS}", user("n")),
-        format!("{entry} SELECT {charge}, 1, 1, NULL, -50000, NULL, NULL FROM filling WHERE n < {USERS}"),
-        format!("{entry} SELECT {purchase}, 0, 0, {}, -20000, 2, 30000 FROM filling WHERE {paid}", user("n")),
+        format!("{entry} SELECT {charge}, 0, 0, {}, 300000, 1, 300000 FROM filling WHERE n < {USERS}", user("n")),
+        format!("{entry} SELECT {charge}, 1, 1, NULL, -300000, NULL, NULL FROM filling WHERE n < {USERS}"),
+        format!(
+            "{entry} SELECT {purchase}, 0, 0, {}, -20000, n DIV 500 + 2, 300000 - 20000 * (n DIV 500 + 1) \
+             FROM filling WHERE {paid}",
+            user("(n % 500)")
+        ),
         format!("{entry} SELECT {purchase}, 1, 2, NULL, 20000, NULL, NULL FROM filling WHERE {paid}"),
     ]
 }

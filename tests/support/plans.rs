@@ -94,7 +94,8 @@ impl Tables {
         for (table, column, kind) in columns {
             by_table.entry(table).or_default().push((column, kind));
         }
-        let mut tables = Self { samples: BTreeMap::new(), sizes: BTreeMap::new(), is_mariadb: version.contains("Maria") };
+        let mut tables =
+            Self { samples: BTreeMap::new(), sizes: BTreeMap::new(), is_mariadb: version.contains("Maria") };
         for (table, columns) in by_table {
             let count = format!("SELECT COUNT(*) FROM {table}");
             let size: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&mut *sql).await.expect("a size");
@@ -102,10 +103,6 @@ impl Tables {
             tables.samples.insert(table.clone(), sample(sql, &table, &columns).await);
         }
         tables
-    }
-
-    pub fn is_mariadb(&self) -> bool {
-        self.is_mariadb
     }
 
     /// Tables that grow, by size.
@@ -122,7 +119,9 @@ impl Tables {
             is_quoted ^= char == '\'';
             match char {
                 '?' if !is_quoted => {
-                    let value = self.value(&sql[..at], &aliases).ok_or_else(|| sql[..at].to_owned())?;
+                    let is_age = sql[..at].ends_with("INTERVAL ") && sql[at..].starts_with("? HOUR");
+                    let value = if is_age { Some("24".to_owned()) } else { self.value(&sql[..at], &aliases) };
+                    let value = value.ok_or_else(|| sql[..at].to_owned())?;
                     text.push_str(&value);
                 }
                 char => text.push(char),
@@ -205,11 +204,19 @@ impl Tables {
         let text = format!("EXPLAIN {format}{filled}");
         let rows = sqlx::raw_sql(AssertSqlSafe(text.clone())).fetch_all(sql).await;
         let rows = rows.unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let steps = rows.iter().map(|row| {
-            let bytes = |column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).expect("a column").unwrap_or_default();
+        let steps = rows.iter().filter_map(|row| {
+            let bytes =
+                |column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).expect("a column").unwrap_or_default();
             let text = |column| String::from_utf8(bytes(column)).expect("text");
             let rows = text("rows").parse().unwrap_or(0);
-            Step { table: text("table"), kind: text("type"), key: text("key"), rows, extra: text("Extra") }
+            // MySQL tells the table that an INSERT … SELECT writes like one that it reads.
+            (text("select_type") != "INSERT").then(|| Step {
+                table: text("table"),
+                kind: text("type"),
+                key: text("key"),
+                rows,
+                extra: text("Extra"),
+            })
         });
         steps.collect()
     }
@@ -239,11 +246,7 @@ impl Tables {
 }
 
 /// Up to three typical rows, one after the other in the middle of the table.
-async fn sample(
-    sql: &mut MySqlConnection,
-    table: &str,
-    columns: &[(String, String)],
-) -> Vec<BTreeMap<String, String>> {
+async fn sample(sql: &mut MySqlConnection, table: &str, columns: &[(String, String)]) -> Vec<BTreeMap<String, String>> {
     let typical = TYPICAL.iter().find(|(name, _)| *name == table).map_or("TRUE", |(_, condition)| condition);
     let literals: Vec<String> = columns.iter().map(|(column, kind)| literal(column, kind)).collect();
     let text = format!("SELECT {} FROM {table} WHERE {typical} ORDER BY 1 LIMIT 3 OFFSET 3", literals.join(", "));

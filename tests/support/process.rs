@@ -8,6 +8,21 @@ use serde_json::Value;
 
 use super::{Api, World, eventually};
 
+/// This build of the program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_frontrow");
+
+/// A build of the program with the world's settings and nothing else of ours.
+pub fn command(program: &Path, world: &World) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FRONTROW__") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(world.environment().iter().cloned()).env("FRONTROW__HTTP__ADDR", "127.0.0.1:0");
+    command
+}
+
 /// A running or ended process. Dropping it kills and reaps it.
 pub struct Process {
     child: Child,
@@ -17,16 +32,15 @@ pub struct Process {
 impl Process {
     /// Starts `frontrow <arguments>` with the world's settings and these over them, and nothing else of ours.
     pub fn spawn(world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
+        Self::spawn_program(Path::new(PROGRAM), world, arguments, extra)
+    }
+
+    /// The same with another build of the program.
+    pub fn spawn_program(program: &Path, world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
         let name = format!("process-{}.log", uuid::Uuid::new_v4().simple());
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let output = File::create(&log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_frontrow"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("FRONTROW__") {
-                command.env_remove(name);
-            }
-        }
-        command.envs(world.environment().iter().cloned()).env("FRONTROW__HTTP__ADDR", "127.0.0.1:0");
+        let mut command = command(program, world);
         command.envs(extra.iter().copied()).args(arguments).stdin(Stdio::null());
         command.stdout(output.try_clone().expect("one file for both")).stderr(output);
         Self { child: command.spawn().expect("the program starts"), log }
@@ -34,7 +48,12 @@ impl Process {
 
     /// Starts an instance and waits until it is ready. Gives its address too.
     pub async fn serve(world: &World, extra: &[(&str, &str)]) -> (Self, String) {
-        let mut process = Self::spawn(world, &["serve"], extra);
+        Self::serve_program(Path::new(PROGRAM), world, extra).await
+    }
+
+    /// The same with another build of the program.
+    pub async fn serve_program(program: &Path, world: &World, extra: &[(&str, &str)]) -> (Self, String) {
+        let mut process = Self::spawn_program(program, world, &["serve"], extra);
         // The port was chosen by the operating system, so no other process can take it before.
         let base = eventually("the instance to say its address", || {
             assert!(process.status().is_none(), "the instance ended while starting: {}", process.output());
