@@ -26,11 +26,17 @@ test-mariadb: ## run the tests that touch SQL on MariaDB
 	scripts/setup.sh mariadb
 	scripts/test.sh --engine mariadb $(ARGS)
 
+.PHONY: test-upgrade
+test-upgrade: ## upgrade a serving fleet of the previous version (ENGINE=mysql or mariadb)
+	scripts/setup.sh $(if $(filter mariadb,$(ENGINE)),mariadb,test)
+	scripts/test-upgrade.sh $(if $(ENGINE),--engine $(ENGINE))
+
 .PHONY: lint
 lint: ## check the formatting, and clippy without a warning
 	scripts/setup.sh lint
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test upgrade -- -D warnings
 
 .PHONY: contract
 contract: ## test a running server against its own /openapi.json (settings: scripts/contract.sh)

@@ -4,7 +4,7 @@
 #   scripts/test.sh [--engine mysql|mariadb] [arguments of cargo test]
 #
 # Without --engine the server is MySQL where there is one, else MariaDB. With --engine mariadb only
-# the integration tests run, since the others do not touch SQL. Where FRONTROW__DATABASE__URL and
+# the integration tests run unless --test names others, since the others do not touch SQL. Where FRONTROW__DATABASE__URL and
 # FRONTROW__REDIS__URL are both set, those servers are used and nothing is started.
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
@@ -26,7 +26,10 @@ if [ "${1:-}" = --engine ]; then
   shift 2
 fi
 suite=()
-[ "$engine" != mariadb ] || suite=(--test integration)
+case "$engine $*" in
+  *" --test "*) ;;
+  mariadb*) suite=(--test integration) ;;
+esac
 
 # Compiling first: the servers need not wait for it, and a mistake shows before they start.
 cargo test --locked --no-run "${suite[@]}" "$@"

@@ -12,7 +12,7 @@
 //! | `scripts` | one owner per Lua script and key prefix; the header of a script |
 //! | `sizes` | lines of a file, a function, a handler |
 //! | `words` | nothing unfinished or silenced; headers; names; nothing private |
-//! | `migrations` | one explained statement a file, numbered once |
+//! | `migrations` | one explained statement a file, numbered once; released ones never change |
 //! | `settings` | settings are explained and read; metrics are explained and named by convention |
 //! | `docs` | links and `make` commands in documents |
 

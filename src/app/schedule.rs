@@ -13,12 +13,16 @@ use crate::platform::error::Problem;
 use crate::platform::jobs::{Claim, Jobs, Work};
 use crate::platform::outbox::{Event, Handler, Relay};
 use crate::platform::shutdown::Shutdown;
+use crate::platform::telemetry::metrics;
 use crate::queue::jobs::Ticker;
 use crate::queue::pass::PASS_ENDED;
 
 /// Rows deleted by one statement of a retention job, and statements per run.
 const DELETE_ROWS: u32 = 1000;
 const DELETES_MAX: u32 = 100;
+
+/// How many audits' time an instance shows what it found.
+const FINDINGS_KEPT: u32 = 3;
 
 /// Starts what this instance repeats, and its share of the cluster's jobs.
 ///
@@ -43,6 +47,15 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
         "revocations",
     );
     every(Duration::from_secs(5), |state| Box::pin(async move { state.warmer.warm_due().await.map(drop) }), "warmer");
+    // On every instance, so that none goes on showing what was true when a job last came by.
+    every(
+        Duration::from_secs(5),
+        |state| Box::pin(async move { Relay::measure(&state.db).await.map(drop) }),
+        "outbox age",
+    );
+    // Once another instance runs the audit, what this one found is no news.
+    let kept = FINDINGS_KEPT * Duration::from_secs(u64::from(state.config.jobs.audit_every_secs));
+    shutdown.repeat(Duration::from_secs(5), move || async move { metrics::forget_invariants(kept) });
     let ticker = Arc::new(Ticker::new(state.queue.clone()));
     shutdown.repeat(Duration::from_millis(state.config.queue.tick_ms), move || {
         let ticker = ticker.clone();
@@ -77,17 +90,6 @@ pub fn jobs(state: &State) -> Jobs {
             600,
             deletions(state, |state| {
                 Box::pin(async move { Relay::tidy(&state.db, state.config.outbox.keep_hours, DELETE_ROWS).await })
-            }),
-        )
-        .every(
-            "outbox.measure",
-            5,
-            Arc::new({
-                let db = state.db.clone();
-                move |_: Claim| {
-                    let db = db.clone();
-                    Box::pin(async move { Relay::measure(&db).await.map(drop) })
-                }
             }),
         )
         .every(accounts::jobs::PURGE, accounts::jobs::PURGE_EVERY_SECS, accounts::jobs::purge(state.accounts.clone()))

@@ -21,11 +21,9 @@ pub const INVARIANTS: &[Invariant] = &[
         name: "payment_is_booked",
         promise: "every settled payment by points is one ledger transaction that takes exactly its amount from the buyer",
         statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id))) AS CHAR) \
-             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
-             JOIN payments AS p ON p.changed_at >= t.since_at \
-             LEFT JOIN ledger_transactions AS l ON l.kind = 1 AND l.reference = p.id \
+             FROM payments AS p LEFT JOIN ledger_transactions AS l ON l.kind = 1 AND l.reference = p.id \
              LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 0 AND e.user_id = p.user_id \
-             WHERE p.method = 0 AND p.state IN (1, 3) AND (e.amount IS NULL OR e.amount <> -p.amount) LIMIT ?",
+             WHERE p.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND p.method = 0 AND p.state IN (1, 3) AND (e.amount IS NULL OR e.amount <> -p.amount) LIMIT ?",
     },
     Invariant {
         name: "refund_is_booked",
@@ -41,9 +39,9 @@ pub const INVARIANTS: &[Invariant] = &[
         name: "paid_once",
         promise: "nothing is paid for twice",
         statement: "SELECT CAST(CONCAT('subject ', LOWER(HEX(p.subject_id)), ' is paid ', COUNT(*), ' times') AS CHAR) \
-             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
-             JOIN payments AS c ON c.changed_at >= t.since_at AND c.state = 1 \
+             FROM payments AS c \
              JOIN payments AS p ON p.subject_kind = c.subject_kind AND p.subject_id = c.subject_id AND p.state = 1 \
+             WHERE c.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND c.state = 1 \
              GROUP BY c.id, p.subject_kind, p.subject_id HAVING COUNT(*) > 1 LIMIT ?",
     },
 ];

@@ -13,20 +13,23 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
-use sqlx::Row as _;
+use sqlx::{AssertSqlSafe, Row as _};
 use tokio_cron_scheduler::{Job, JobScheduler};
 
 use super::clock::Timestamp;
 use super::config::JobSettings;
-use super::db::{Conn, Db};
+use super::db::{Conn, Db, in_list};
 use super::error::Problem;
 use super::shutdown::Shutdown;
 use super::telemetry::metrics;
 
 const ENSURE: &str = "INSERT INTO jobs (name, every_secs, due_at, fence) VALUES (?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, 0) \
      ON DUPLICATE KEY UPDATE every_secs = VALUES(every_secs)";
-const FIND_DUE_FOR_UPDATE: &str = "SELECT name, fence, last_ok_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM jobs WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
-     AND (leased_until IS NULL OR leased_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) \
+/// Only jobs that this version knows: during an upgrade the other version's wait for its instances. Read in the order of the
+/// index, so that no more rows are locked than looked at.
+const FIND_DUE_FOR_UPDATE: &str = "SELECT name, fence, last_ok_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at \
+     FROM jobs FORCE INDEX (by_due) WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+     AND (leased_until IS NULL OR leased_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND name IN (?) \
      ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED";
 const LEASE: &str = "UPDATE jobs SET fence = fence + 1, \
      leased_until = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL ? SECOND WHERE name = ?";
@@ -152,13 +155,17 @@ impl Jobs {
         }
     }
 
-    /// Claims the job that has been due longest, if any is due and free.
+    /// Claims the job that has been due longest, if any of those known here is due and free.
     ///
     /// # Errors
     /// Where a statement fails.
     pub async fn claim(&self) -> Result<Option<Claim>, Problem> {
-        let lease = self.settings.lease_secs;
-        self.db.in_tx("jobs.claim", lease, |conn, lease| Box::pin(claim(conn, *lease))).await
+        let names: Vec<&'static str> = self.tasks.keys().copied().collect();
+        if names.is_empty() {
+            return Ok(None);
+        }
+        let input = (names, self.settings.lease_secs);
+        self.db.in_tx("jobs.claim", input, |conn, (names, lease)| Box::pin(claim(conn, names, *lease))).await
     }
 
     /// Marks a claimed job as ended; it succeeded if the result is [`OK`]. False where the claim was lost to another instance meanwhile.
@@ -181,7 +188,7 @@ impl Jobs {
 
     async fn run_claimed(&self, claim: &Claim) {
         let Some(task) = self.tasks.get(claim.name.as_str()) else {
-            tracing::warn!(job = claim.name, "no instance of this version knows this job");
+            tracing::error!(job = claim.name, "a job was claimed that this instance does not know");
             return;
         };
         let mut work = tokio::spawn((task.work)(claim.clone()));
@@ -227,11 +234,14 @@ impl Jobs {
     }
 }
 
-async fn claim(conn: &mut Conn, lease_secs: u32) -> Result<Option<Claim>, Problem> {
+async fn claim(conn: &mut Conn, names: &[&'static str], lease_secs: u32) -> Result<Option<Claim>, Problem> {
     let offset = conn.offset_micros();
-    let found =
-        sqlx::query(FIND_DUE_FOR_UPDATE).bind(offset).bind(offset).bind(offset).fetch_optional(conn.sql()).await?;
-    let Some(row) = found else { return Ok(None) };
+    let mut find = sqlx::query(AssertSqlSafe(in_list(FIND_DUE_FOR_UPDATE, names.len())));
+    find = find.bind(offset).bind(offset).bind(offset);
+    for name in names {
+        find = find.bind(*name);
+    }
+    let Some(row) = find.fetch_optional(conn.sql()).await? else { return Ok(None) };
     let name: String = row.try_get("name")?;
     let fence: u64 = row.try_get("fence")?;
     let (claimed_at, last_ok_at) = (row.try_get("now_at")?, row.try_get("last_ok_at")?);

@@ -50,11 +50,12 @@ const END_PASS: &str = "UPDATE queue_passes SET is_live = NULL, \
 pub const INVARIANTS: &[Invariant] = &[Invariant {
     name: "passes_within_cap",
     promise: "never more than max_active passes live at once per sale, unless an operator lowered it while they were",
+    // Only the passes that live now are read, by their ends: not every sale that ever was.
     statement: "SELECT CAST(CONCAT('concert ', LOWER(HEX(s.concert_id)), ': ', COUNT(*), ' live passes, cap ', MAX(s.max_active)) AS CHAR) \
-         FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
-         JOIN queue_sales AS s JOIN queue_passes AS p ON p.concert_id = s.concert_id AND p.is_live = 1 \
-         WHERE p.expires_at > t.now_at + INTERVAL 1 SECOND AND t.since_at IS NOT NULL GROUP BY s.concert_id \
-         HAVING COUNT(*) > MAX(GREATEST(s.max_active, IF(s.earlier_until > t.now_at, s.earlier_max_active, 0))) LIMIT ?",
+         FROM queue_passes AS p JOIN queue_sales AS s ON s.concert_id = p.concert_id \
+         WHERE ? IS NOT NULL AND p.is_live = 1 AND p.expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL 1 SECOND \
+         GROUP BY s.concert_id HAVING COUNT(*) > MAX(GREATEST(s.max_active, \
+         IF(s.earlier_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, s.earlier_max_active, 0))) LIMIT ?",
 }];
 
 /// A sale as MySQL knows it.

@@ -157,3 +157,26 @@ async fn a_long_job_keeps_its_lease() {
     assert_eq!(leased_until_micros(&world).await, None);
     world.end(Vec::new()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_of_another_version_is_left_to_its_instances() {
+    let world = World::new().await;
+    let (old, new) = (world.services(&[]).await, world.state(&[]));
+    let runs = Runs::default();
+    let here = jobs(&old, counting(&runs)).await;
+    let newer =
+        Jobs::new(new.db.clone(), new.config.jobs.clone()).every("test.newer", EVERY, counting(&Runs::default()));
+    newer.register().await.expect("rows");
+    // The job that is not known here has been due longest.
+    let earlier = "UPDATE jobs SET due_at = due_at - INTERVAL 1 HOUR WHERE name = 'test.newer'";
+    sqlx::query(earlier).execute(&mut world.sql().await).await.expect("a row");
+    here.run_due().await;
+    assert_eq!(*runs.lock().expect("no panic"), [1], "what is known runs");
+    assert!(here.claim().await.expect("an answer").is_none());
+    assert_eq!(row(&world, "test.newer").await, (0, None), "what is not known is not leased");
+    let claimed = newer.claim().await.expect("an answer").expect("its own instance gets it");
+    assert_eq!((claimed.name.as_str(), claimed.fence), ("test.newer", 1));
+    let none = Jobs::new(new.db.clone(), new.config.jobs.clone());
+    assert!(none.claim().await.expect("an answer").is_none(), "who knows no job claims none");
+    world.end(Vec::new()).await;
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use frontrow::accounts::UserId;
 use frontrow::app::state::State;
+use frontrow::platform::clock::Timestamp;
 use frontrow::platform::config::Secret;
 use frontrow::platform::money::Money;
 use frontrow::points::ledger;
@@ -145,9 +146,13 @@ impl Sale {
         let email = format!("operator-{}@example.com", uuid::Uuid::new_v4());
         let made = state.accounts.create_operator(&email, Secret::new("a long enough one")).await;
         let (_, operator) = made.expect("an operator");
+        Self::made_by(api, operator, state.clock.now(), plan).await
+    }
+
+    /// A concert as planned, made by an operator who is there already.
+    pub async fn made_by(api: &Api, operator: String, now: Timestamp, plan: &Plan) -> Self {
         let venue = json!({"name": "Hall", "city": "Busan", "sections": plan.sections});
         let venue = api.post("/v1/admin/venues").bearer(&operator).json(&venue).send().await.expect(201);
-        let now = state.clock.now();
         let opens = match u64::try_from(plan.opens_in_secs) {
             Ok(secs) => now.plus(Duration::from_secs(secs)),
             Err(_) => now.minus(Duration::from_secs(plan.opens_in_secs.unsigned_abs())),

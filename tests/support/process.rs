@@ -8,7 +8,23 @@ use serde_json::Value;
 
 use super::{Api, World, eventually};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_frontrow");
+/// This build of the program.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_frontrow");
+
+/// A build of the program with the world's settings and nothing else of ours.
+pub fn command(program: &Path, world: &World) -> Command {
+    with_settings(Command::new(program), world)
+}
+
+fn with_settings(mut command: Command, world: &World) -> Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FRONTROW__") {
+            command.env_remove(name);
+        }
+    }
+    command.envs(world.environment().iter().cloned()).env("FRONTROW__HTTP__ADDR", "127.0.0.1:0");
+    command
+}
 
 /// A running or ended process. Dropping it kills and reaps it.
 pub struct Process {
@@ -19,26 +35,25 @@ pub struct Process {
 impl Process {
     /// Starts `frontrow <arguments>` with the world's settings and these over them, and nothing else of ours.
     pub fn spawn(world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
-        Self::launch(Command::new(PROGRAM), world, arguments, extra)
+        Self::spawn_program(Path::new(PROGRAM), world, arguments, extra)
+    }
+
+    /// The same with another build of the program.
+    pub fn spawn_program(program: &Path, world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
+        Self::launch(command(program, world), arguments, extra)
     }
 
     /// The same, with so many open files allowed.
     pub fn spawn_with_files(files: u32, world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), PROGRAM]);
-        Self::launch(shell, world, arguments, extra)
+        Self::launch(with_settings(shell, world), arguments, extra)
     }
 
-    fn launch(mut command: Command, world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
+    fn launch(mut command: Command, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
         let name = format!("process-{}.log", uuid::Uuid::new_v4().simple());
         let log = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         let output = File::create(&log).expect("a log file");
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("FRONTROW__") {
-                command.env_remove(name);
-            }
-        }
-        command.envs(world.environment().iter().cloned()).env("FRONTROW__HTTP__ADDR", "127.0.0.1:0");
         command.envs(extra.iter().copied()).args(arguments).stdin(Stdio::null());
         command.stdout(output.try_clone().expect("one file for both")).stderr(output);
         Self { child: command.spawn().expect("the program starts"), log }
@@ -46,7 +61,12 @@ impl Process {
 
     /// Starts an instance and waits until it is ready. Gives its address too.
     pub async fn serve(world: &World, extra: &[(&str, &str)]) -> (Self, String) {
-        let mut process = Self::spawn(world, &["serve"], extra);
+        Self::serve_program(Path::new(PROGRAM), world, extra).await
+    }
+
+    /// The same with another build of the program.
+    pub async fn serve_program(program: &Path, world: &World, extra: &[(&str, &str)]) -> (Self, String) {
+        let mut process = Self::spawn_program(program, world, &["serve"], extra);
         let base = process.ready().await;
         (process, base)
     }

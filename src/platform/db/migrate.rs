@@ -14,7 +14,8 @@ use super::super::config::DatabaseSettings;
 const TAKE_LOCK: &str = "SELECT GET_LOCK(CONCAT('frontrow.migrate.', DATABASE()), 60)";
 const GIVE_LOCK: &str = "SELECT RELEASE_LOCK(CONCAT('frontrow.migrate.', DATABASE()))";
 
-/// Applies every migration that is missing and returns how many the binary knows.
+/// Applies every migration that is missing and returns how many the binary knows. What a newer version has applied besides
+/// is left as it is.
 ///
 /// # Errors
 /// Where the server cannot be reached, another instance holds the lock for a minute, or a migration
@@ -29,6 +30,9 @@ pub async fn migrate(settings: &DatabaseSettings) -> anyhow::Result<usize> {
 async fn apply(settings: &DatabaseSettings) -> anyhow::Result<usize> {
     let mut migrator = sqlx::migrate!();
     migrator.set_locking(false);
+    // While a newer version is rolled out, or taken back, instances of this one start over its schema: released migrations
+    // only add, so this one's statements go on working.
+    migrator.set_ignore_missing(true);
     let options = MySqlConnectOptions::from_str(settings.url.expose()).context("database.url")?;
     let mut conn = MySqlConnection::connect_with(&options).await.context("cannot connect to the database")?;
     let taken: Option<i64> = sqlx::query_scalar(TAKE_LOCK).fetch_one(&mut conn).await?;

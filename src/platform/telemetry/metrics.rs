@@ -3,8 +3,9 @@
 //! Features register theirs here too, through [`counter`], [`gauge`] and [`histogram`], so that there is one
 //! registry with one prefix.
 
-use std::sync::LazyLock;
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use prometheus::{Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -168,9 +169,25 @@ pub fn breaker(dependency: &str, is_open: bool) {
     BREAKERS.with_label_values(&[dependency]).set(i64::from(is_open));
 }
 
+/// When each invariant was last checked here.
+static CHECKED: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
+
 /// What the last check of an invariant found.
 pub fn invariant(name: &str, violations: usize) {
+    CHECKED.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Instant::now());
     VIOLATIONS.with_label_values(&[name]).set(i64::try_from(violations).unwrap_or(i64::MAX));
+}
+
+/// Shows no longer what checks found that are older than `age`.
+pub fn forget_invariants(age: Duration) {
+    CHECKED.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, at| {
+        let is_kept = at.elapsed() <= age;
+        if !is_kept {
+            // It fails only where nothing was shown.
+            drop(VIOLATIONS.remove_label_values(&[name]));
+        }
+        is_kept
+    });
 }
 
 /// An invariant could not be checked.
@@ -186,4 +203,21 @@ pub fn render() -> Vec<u8> {
         tracing::error!(%error, "metrics could not be written");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_findings_are_shown_no_longer() {
+        let is_shown = || String::from_utf8(render()).unwrap().contains("invariant=\"made_up\"} 2");
+        invariant("made_up", 2);
+        forget_invariants(Duration::from_hours(1));
+        assert!(is_shown());
+        forget_invariants(Duration::ZERO);
+        assert!(!is_shown());
+        invariant("made_up", 2);
+        assert!(is_shown(), "a new check shows what it found");
+    }
 }
