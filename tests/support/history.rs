@@ -131,13 +131,6 @@ impl History {
         self.outcomes().get(outcome).copied().unwrap_or_default()
     }
 
-    /// The time under which the middle answer came, and the longest.
-    pub fn latency(&self) -> (Duration, Duration) {
-        let mut times: Vec<Duration> = self.events().iter().map(|event| event.took).collect();
-        times.sort_unstable();
-        (times.get(times.len() / 2).copied().unwrap_or_default(), times.last().copied().unwrap_or_default())
-    }
-
     /// What was seen that is none of these outcomes.
     pub fn others(&self, expected: &[&str]) -> BTreeMap<String, usize> {
         let mut outcomes = self.outcomes();

@@ -60,7 +60,7 @@ impl Findings {
     }
 
     /// Notes where two things differ.
-    pub fn equal<T: PartialEq + Debug>(&mut self, what: &str, found: T, wanted: T) {
+    pub fn equal<T: PartialEq + Debug>(&mut self, what: &str, found: &T, wanted: &T) {
         self.check(found == wanted, || format!("{what}: {found:?} instead of {wanted:?}"));
     }
 

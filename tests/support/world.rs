@@ -37,8 +37,8 @@ pub struct World {
 pub struct Instance {
     /// Where it listens, as `http://…`.
     pub base: String,
-    /// Its services.
-    pub state: State,
+    /// Its services; boxed, as futures that own an instance would be large.
+    pub state: Box<State>,
     /// Its end.
     pub shutdown: Shutdown,
     running: JoinHandle<anyhow::Result<()>>,
@@ -75,7 +75,7 @@ impl World {
     /// The same, on these servers.
     pub async fn on(mysql: &str, redis: &str, extra: &[(&str, &str)]) -> Self {
         let name = format!("frontrow_t_{}", uuid::Uuid::new_v4().simple());
-        let mut admin = MySqlConnection::connect(mysql).await.expect("the test database server");
+        let mut admin = Box::pin(MySqlConnection::connect(mysql)).await.expect("the test database server");
         let create = format!("CREATE DATABASE {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin");
         sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut admin).await.expect("a database of its own");
         admin.close().await.expect("closing");
@@ -154,7 +154,7 @@ impl World {
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let shutdown = Shutdown::default();
         let running = tokio::spawn(serve::run(state.clone(), listener, shutdown.clone()));
-        let instance = Instance { base, state, shutdown, running };
+        let instance = Instance { base, state: Box::new(state), shutdown, running };
         let api = Api::over(&[&instance]);
         super::eventually("the instance to be ready", || async {
             assert!(!instance.running.is_finished(), "the instance ended while starting");
@@ -180,7 +180,7 @@ impl World {
 
     /// A connection to the world's database, for looking behind the API.
     pub async fn sql(&self) -> MySqlConnection {
-        MySqlConnection::connect(&self.database).await.expect("the world's database")
+        Box::pin(MySqlConnection::connect(&self.database)).await.expect("the world's database")
     }
 
     /// Locks a buyer's points until the connection is dropped: their charges and payments wait.

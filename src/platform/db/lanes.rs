@@ -30,12 +30,14 @@ struct Lane {
 }
 
 /// A place in a lane, until dropped.
+#[derive(Debug)]
 struct Place {
     lanes: Lanes,
     user: Uuid,
 }
 
 /// The turn of whoever is first in a lane, until dropped.
+#[derive(Debug)]
 struct Turn {
     _permit: OwnedSemaphorePermit,
     _place: Place,
@@ -132,21 +134,21 @@ mod tests {
     #[tokio::test]
     async fn a_lane_has_one_turn_at_a_time_and_a_bounded_wait() {
         let (lanes, user) = (Lanes::new(1), Uuid::now_v7());
-        let first = lanes.enter(user).await.ok().expect("a turn");
+        let first = lanes.enter(user).await.expect("a turn");
         let mut second = Box::pin(lanes.enter(user));
         assert!(second.as_mut().now_or_never().is_none(), "it waits");
         let third = lanes.enter(user).now_or_never().expect("at once");
-        assert_eq!(third.err().expect("a refusal").code().code, "rate_limited");
+        assert_eq!(third.expect_err("a refusal").code().code, "rate_limited");
         assert!(lanes.enter(Uuid::now_v7()).now_or_never().is_some(), "others have lanes of their own");
         drop(first);
-        drop(second.now_or_never().expect("its turn").ok().expect("a turn"));
+        drop(second.now_or_never().expect("its turn").expect("a turn"));
         assert!(lanes.lock().is_empty(), "nothing is left of an empty lane");
     }
 
     #[tokio::test]
     async fn who_goes_away_while_waiting_leaves_no_trace() {
         let (lanes, user) = (Lanes::new(8), Uuid::now_v7());
-        let first = lanes.enter(user).await.ok().expect("a turn");
+        let first = lanes.enter(user).await.expect("a turn");
         let mut gone = Box::pin(lanes.enter(user));
         assert!(gone.as_mut().now_or_never().is_none());
         drop(gone);

@@ -53,7 +53,7 @@ async fn one_ticket(track: &Track) -> Findings {
         let Some(reply) = event.reply.filter(|reply| reply.status == 201) else { continue };
         let end = text(&reply.body["expires_at"]);
         let first = ends[number].get_or_insert_with(|| end.clone()).clone();
-        findings.equal("the end of one place's pass", end, first);
+        findings.equal("the end of one place's pass", &end, &first);
     }
     findings.outcomes(&history, &["201"]);
     let rows = sqlx::query("SELECT COUNT(*) AS passes, COUNT(DISTINCT arrival) AS places FROM queue_passes")
@@ -61,8 +61,8 @@ async fn one_ticket(track: &Track) -> Findings {
         .await
         .expect("the passes");
     let count = |column| rows.try_get::<i64, _>(column).expect("a number");
-    findings.equal("passes", count("passes"), i64::from(CROWD));
-    findings.equal("places that have one", count("places"), i64::from(CROWD));
+    findings.equal("passes", &count("passes"), &i64::from(CROWD));
+    findings.equal("places that have one", &count("places"), &i64::from(CROWD));
     findings
 }
 
@@ -100,6 +100,6 @@ async fn twenty_slots(track: &Track) -> Findings {
         findings.check(active <= SLOTS as u64, || format!("the line says that {active} are inside"));
     }
     findings.outcomes(&history, &["200", "204"]);
-    findings.equal("who came through", through.load(Ordering::Acquire), CONTENDERS as usize);
+    findings.equal("who came through", &through.load(Ordering::Acquire), &(CONTENDERS as usize));
     findings
 }

@@ -122,7 +122,7 @@ async fn one_hold(track: &Track) -> Findings {
     for event in history.events().into_iter().filter(Event::is_success) {
         *paid.entry(event.about).or_default() += 1;
     }
-    findings.equal("holds paid", paid.len(), crowd.len());
+    findings.equal("holds paid", &paid.len(), &crowd.len());
     findings.check(paid.values().all(|times| *times == 1), || format!("paid {paid:?}"));
     let left = join_all(crowd.iter().map(|one| balance(track, &one.buyer))).await;
     findings.check(left.iter().all(|left| *left == 3 * PRICE), || format!("left {left:?}"));
@@ -153,9 +153,9 @@ async fn a_balance_for_one(track: &Track) -> Findings {
     findings.outcomes(&history, &["201", "402 insufficient_points"]);
     let events = history.events();
     let bought = |about: &str| events.iter().filter(|event| event.about == about && event.is_success()).count();
-    findings.equal("seats bought by the poor one", bought("poor"), 1);
-    findings.equal("seats bought by the others", bought("other"), crowd.len() - 1);
-    findings.equal("the balance that is left", balance(track, &poor.buyer).await, 0);
+    findings.equal("seats bought by the poor one", &bought("poor"), &1);
+    findings.equal("seats bought by the others", &bought("other"), &(crowd.len() - 1));
+    findings.equal("the balance that is left", &balance(track, &poor.buyer).await, &0);
     findings
 }
 
@@ -187,7 +187,7 @@ async fn at_random(track: &Track) -> Findings {
     }
     for one in &crowd {
         let wanted = expected[one.buyer.id.as_str()];
-        findings.equal("a balance", balance(track, &one.buyer).await, wanted);
+        findings.equal("a balance", &balance(track, &one.buyer).await, &wanted);
     }
     findings.check(history.count("200") > 0, || "nothing was cancelled".to_owned());
     findings

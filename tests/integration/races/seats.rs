@@ -31,7 +31,7 @@ async fn one_seat(track: &Track) -> Findings {
     let mut findings = Findings::default();
     let tries = crowd.iter().map(|one| one.buyer.try_hold(&track.api, &sale.performances[0], &one.pass, &["A-1-1"]));
     let replies = join_all(tries).await;
-    findings.equal("holders of one seat", replies.iter().filter(|reply| reply.status == 201).count(), 1);
+    findings.equal("holders of one seat", &replies.iter().filter(|reply| reply.status == 201).count(), &1);
     for reply in replies.iter().filter(|reply| reply.status != 201) {
         findings.equal("a refusal", &reply.body["code"], &json!("seats_taken"));
         findings.equal("the seats that it names", &reply.body["seat_ids"], &json!(["A-1-1"]));
@@ -77,7 +77,7 @@ async fn overlapping_sets(track: &Track) -> Findings {
         let held: Vec<_> = join_all(tries).await.into_iter().flatten().collect();
         findings.check(held.iter().all(|(hold, _)| seats_of(hold).len() == 4), || "somebody got a part".to_owned());
         let all: Vec<String> = held.iter().flat_map(|(hold, _)| seats_of(hold)).collect();
-        findings.equal("seats held once", all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        findings.equal("seats held once", &all.iter().collect::<BTreeSet<_>>().len(), &all.len());
         // The next round begins with free seats.
         for (hold, one) in held {
             let path = format!("/v1/holds/{}", text(&hold["id"]));
@@ -120,8 +120,8 @@ async fn one_buyers_limit(track: &Track) -> Findings {
     for event in history.events().iter().filter(|event| event.is_success()) {
         *held.entry(event.about.clone()).or_default() += 1;
     }
-    findings.equal("seats of the greedy one", held.get("greedy").copied(), Some(4));
-    findings.equal("seats of the others", held.get("other").copied(), Some(crowd.len() - 1));
+    findings.equal("seats of the greedy one", &held.get("greedy").copied(), &Some(4));
+    findings.equal("seats of the others", &held.get("other").copied(), &Some(crowd.len() - 1));
     findings.outcomes(&history, &["201", "409 seat_limit_exceeded"]);
     findings
 }
