@@ -90,9 +90,14 @@ impl Buyer {
         call.json(&json!({"amount": amount})).send().await.expect(201);
     }
 
-    /// Joins the line and gives the ticket.
+    /// Joins the line and gives the ticket. While a line is being made, it answers that it is not there yet.
     pub async fn join(&self, api: &Api, sale: &Sale) -> String {
-        let reply = api.post(&format!("/v1/concerts/{}/queue/tickets", sale.concert)).bearer(&self.token).send().await;
+        let path = format!("/v1/concerts/{}/queue/tickets", sale.concert);
+        let reply = eventually("a place", || async {
+            let reply = api.post(&path).bearer(&self.token).send().await;
+            (reply.status != 503).then_some(reply)
+        })
+        .await;
         assert!(matches!(reply.status, 200 | 201), "{reply:?}");
         text(&reply.body["ticket"])
     }
@@ -108,11 +113,12 @@ impl Buyer {
         let path = format!("/v1/concerts/{}/queue/passes", sale.concert);
         eventually("the pass", || async {
             let reply = api.post(&path).bearer(&self.token).ticket(ticket).send().await;
-            if reply.status == 409 {
-                reply.expect_problem(409, "not_called");
-                return None;
+            match reply.status {
+                409 => drop(reply.expect_problem(409, "not_called")),
+                503 => drop(reply.expect_problem(503, "unavailable")),
+                _ => return Some(text(&reply.expect(201)["pass"])),
             }
-            Some(text(&reply.expect(201)["pass"]))
+            None
         })
         .await
     }
