@@ -5,6 +5,7 @@ pub mod body;
 pub mod edge;
 pub mod etag;
 pub mod keyed;
+pub mod leftover;
 pub mod page;
 pub mod request_id;
 pub mod server;
