@@ -4,12 +4,13 @@
 //! The operations come from `/openapi.json` itself ([`operations`]), what they need from a [`Site`] that refuses
 //! operations it does not know, so a new one is tried as well or fails these tests.
 
+use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::contract::{Operation, Site, operations, percent_encoded};
-use crate::support::{Reply, Wire};
+use crate::support::{Reply, Wire, World};
 
 const JSON: &str = "application/json";
 
@@ -36,7 +37,7 @@ fn sample(text: &[u8]) -> String {
     format!("{shown:?} ({} bytes)", text.len())
 }
 
-/// The announcement is enough. To who sends on, the end of the connection may come before the answer.
+/// Nothing is sent but the announcement, which is enough.
 async fn announce(site: &Site, operation: &Operation, length: usize) -> Reply {
     let (method, path, token) = (&operation.method, site.path(operation), site.token(operation));
     let head = format!(
@@ -50,13 +51,23 @@ async fn announce(site: &Site, operation: &Operation, length: usize) -> Reply {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_over_the_limit_are_refused_wherever_they_are_sent() {
-    let site = Site::new().await;
-    let limit = site.instance.state.config.http.body_bytes_max;
+    const LIMIT: usize = 20_000;
+    let world = World::with(&[("FRONTROW__HTTP__BODY_BYTES_MAX", &LIMIT.to_string())]).await;
+    let site = Site::in_world(world).await;
     // With or without a use for a body.
-    for operation in &operations(&site.api).await {
-        for length in [limit + 1, usize::MAX / 2] {
-            let reply = announce(&site, operation, length).await;
-            operation.assert_refused(&reply, 413, "payload_too_large", &format!("{length} bytes announced"));
+    let operations = operations(&site.api).await;
+    let announced = join_all(operations.iter().map(|operation| announce(&site, operation, LIMIT + 1))).await;
+    for (operation, reply) in operations.iter().zip(&announced) {
+        operation.assert_refused(reply, 413, "payload_too_large", "an announcement");
+        // Who sends all of it gets the answer as well, and not a broken connection.
+        for length in [LIMIT + 1, 3 * LIMIT] {
+            let (reply, sent) = send_body(&site, operation, JSON, vec![b' '; length]).await;
+            operation.assert_refused(&reply, 413, "payload_too_large", &sent);
+        }
+        if operation.is_signed_in() {
+            let call = site.call_at(operation, &site.path(operation), &["Authorization"]);
+            let reply = call.raw(JSON, vec![b' '; LIMIT]).send().await;
+            operation.assert_refused(&reply, 401, "unauthenticated", "a large body of nobody's");
         }
     }
     site.end().await;

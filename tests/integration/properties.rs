@@ -136,6 +136,10 @@ async fn any_body_gets_a_documented_answer() {
             for (choice, change) in changes {
                 apply(&mut body, &choice, change);
             }
+            // What is larger than the server takes says nothing about its fields.
+            if body.to_string().len() > site.instance.state.config.http.body_bytes_max {
+                return Ok(());
+            }
             is_documented(operation, &site.call(operation).json(&body).send().await)
         }
     });
