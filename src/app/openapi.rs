@@ -17,9 +17,11 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 /// Whose members depend on which kind they are: the generator does not see that serde refuses any other.
 const TAGGED: [&str; 1] = ["PaymentBody"];
 /// What the server answers by itself, with or without a handler's say.
-const ALWAYS: [(&str, &str); 4] = [
+const ALWAYS: [(&str, &str); 6] = [
+    ("408", "request_timeout"),
     ("413", "payload_too_large"),
     ("429", "rate_limited"),
+    ("431", "head_too_large"),
     ("500", "internal"),
     ("503", "overloaded, read_only, unavailable or timed_out"),
 ];
@@ -185,8 +187,10 @@ impl Facts {
     fn refusals(&self) -> Vec<(&'static str, &'static str)> {
         let mut refusals = ALWAYS.to_vec();
         if self.has_body {
-            refusals.push(("400", "malformed_json or idempotency_key_missing"));
+            refusals.push(("400", "malformed_json, idempotency_key_missing or malformed_request"));
             refusals.push(("415", "unsupported_media_type"));
+        } else {
+            refusals.push(("400", "malformed_request"));
         }
         if self.has_body || self.has_parameters {
             refusals.push(("422", "invalid_body, invalid_parameter or idempotency_key_reused"));

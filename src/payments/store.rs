@@ -29,11 +29,10 @@ pub const INVARIANTS: &[Invariant] = &[
         name: "refund_is_booked",
         promise: "every refunded payment by points is one ledger transaction that gives exactly its amount back to the buyer, and no other payment has one",
         statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id))) AS CHAR) \
-             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
-             JOIN payments AS p ON p.changed_at >= t.since_at \
-             LEFT JOIN ledger_transactions AS l ON l.kind = 2 AND l.reference = p.id \
+             FROM payments AS p LEFT JOIN ledger_transactions AS l ON l.kind = 2 AND l.reference = p.id \
              LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 0 AND e.user_id = p.user_id \
-             WHERE p.method = 0 AND IF(p.state = 3, e.amount IS NULL OR e.amount <> p.amount, l.id IS NOT NULL) LIMIT ?",
+             WHERE p.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND p.method = 0 \
+             AND IF(p.state = 3, e.amount IS NULL OR e.amount <> p.amount, l.id IS NOT NULL) LIMIT ?",
     },
     Invariant {
         name: "paid_once",

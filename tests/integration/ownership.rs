@@ -47,7 +47,7 @@ const fn operators(name: &'static str, answer: &'static str) -> Row {
 }
 
 /// In this order, since the later ones end what the earlier ones need. Ticket and pass are the owner's, whoever calls.
-const ROWS: [Row; 37] = [
+const ROWS: [Row; 38] = [
     public("GET /livez", "200"),
     public("GET /readyz", "200"),
     public("GET /metrics", "200"),
@@ -81,6 +81,7 @@ const ROWS: [Row; 37] = [
     theirs("POST /v1/performances/{id}/holds", "401 invalid_pass", "201"),
     owned("GET /v1/holds/{id}", "200"),
     owned("GET /v1/reservations/{id}", "200"),
+    owned("POST /v1/reservations/{id}/cancellation", "200"),
     owned("POST /v1/holds/{id}/payment", "201"),
     owned("DELETE /v1/holds/{id}", "409 already_paid"),
     theirs("DELETE /v1/concerts/{id}/queue/passes/me", "401 invalid_pass", "204"),

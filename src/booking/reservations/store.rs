@@ -55,9 +55,8 @@ pub const INVARIANTS: &[Invariant] = &[
         name: "cancelled_reservation_is_undone",
         promise: "a reservation that was given back has no seat any more, and its money has gone back",
         statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id))) AS CHAR) \
-             FROM (SELECT ? AS since_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at) AS t \
-             JOIN reservations AS r ON r.changed_at >= t.since_at LEFT JOIN payments AS p ON p.id = r.payment_id \
-             WHERE r.state IN (2, 3) AND (p.state IS NULL OR p.state <> 3 \
+             FROM reservations AS r LEFT JOIN payments AS p ON p.id = r.payment_id \
+             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state IN (2, 3) AND (p.state IS NULL OR p.state <> 3 \
              OR EXISTS (SELECT 1 FROM reservation_seats AS rs WHERE rs.reservation_id = r.id AND rs.is_live = 1) \
              OR EXISTS (SELECT 1 FROM reservation_seats AS rs JOIN seats AS s ON s.performance_id = rs.performance_id \
                  AND s.seat_no = rs.seat_no WHERE rs.reservation_id = r.id AND s.reservation_id = r.id)) LIMIT ?",

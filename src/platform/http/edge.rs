@@ -10,7 +10,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
-use super::leftover::Leftover;
 use super::request_id;
 use crate::platform::config::HttpSettings;
 use crate::platform::error::{Problem, codes};
@@ -66,14 +65,10 @@ impl Edge {
             return Problem::new(&codes::OVERLOADED).into_response();
         }
         let _active = Active::begin();
-        let (request, leftover) = Leftover::keep(request);
         let response = match tokio::time::timeout(self.time_limit, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Problem::new(&codes::TIMED_OUT).into_response(),
         };
-        if response.status().is_client_error() || response.status().is_server_error() {
-            leftover.discard().await;
-        }
         replace_plain(response)
     }
 }

@@ -9,7 +9,6 @@ pub mod files;
 mod intake;
 mod io;
 pub mod keyed;
-pub mod leftover;
 mod link;
 pub mod page;
 pub mod request_id;
