@@ -123,12 +123,17 @@ impl Buyer {
 impl Sale {
     /// A concert as planned, made by an operator of its own.
     pub async fn new(api: &Api, instance: &Instance, plan: &Plan) -> Self {
+        Self::of(api, &instance.state, plan).await
+    }
+
+    /// The same, for instances that are processes: the operator is made by services of the test's own.
+    pub async fn of(api: &Api, state: &State, plan: &Plan) -> Self {
         let email = format!("operator-{}@example.com", uuid::Uuid::new_v4());
-        let made = instance.state.accounts.create_operator(&email, Secret::new("a long enough one")).await;
+        let made = state.accounts.create_operator(&email, Secret::new("a long enough one")).await;
         let (_, operator) = made.expect("an operator");
         let venue = json!({"name": "Hall", "city": "Busan", "sections": plan.sections});
         let venue = api.post("/v1/admin/venues").bearer(&operator).json(&venue).send().await.expect(201);
-        let now = instance.state.clock.now();
+        let now = state.clock.now();
         let opens = match u64::try_from(plan.opens_in_secs) {
             Ok(secs) => now.plus(Duration::from_secs(secs)),
             Err(_) => now.minus(Duration::from_secs(plan.opens_in_secs.unsigned_abs())),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Reply;
 use super::api::Call;
+use super::{PATIENCE, Reply};
 
 /// One request.
 #[derive(Clone, Debug)]
@@ -51,10 +51,10 @@ impl Default for History {
 }
 
 impl History {
-    /// Sends and records.
+    /// Sends and records. A client gives up after [`PATIENCE`], far past any deadline of the server.
     pub async fn send(&self, about: &str, call: Call<'_>) -> Event {
         let started = Instant::now();
-        let reply = call.try_send().await.ok();
+        let reply = tokio::time::timeout(PATIENCE, call.try_send()).await.ok().and_then(Result::ok);
         let event = Event { about: about.to_owned(), at: started - self.began, took: started.elapsed(), reply };
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
         event

@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod arena;
+pub mod crowd;
 pub mod history;
 pub mod process;
 pub mod proxy;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use api::{Api, Reply};
 pub use arena::{Buyer, Sale};
+pub use crowd::Crowd;
 pub use history::History;
 pub use process::Process;
 pub use proxy::{Fault, Proxy};

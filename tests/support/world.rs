@@ -14,6 +14,7 @@ use frontrow::app::{audit, serve};
 use frontrow::platform::clock::Clock;
 use frontrow::platform::db;
 use frontrow::platform::shutdown::Shutdown;
+use sqlx::mysql::MySqlRow;
 use sqlx::{Connection as _, Executor as _, MySqlConnection, Row as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -191,16 +192,20 @@ impl World {
     /// Waits until somebody waits for that lock.
     pub async fn wait_for_waiter(&self) {
         super::eventually("a request to wait for the lock", || async {
-            let rows = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.expect("the connections");
-            let mut waiting = rows.iter().filter(|row| {
-                // A statement is shown with the bytes that were bound, which need not be text.
-                let bytes = |column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).ok().flatten();
-                let text = |column| String::from_utf8_lossy(&bytes(column).unwrap_or_default()).into_owned();
-                text("db") == self.name && text("Info").contains("points_accounts")
-            });
-            waiting.next().map(drop)
+            let running = self.running().await;
+            running.iter().any(|text| text.contains("points_accounts")).then_some(())
         })
         .await;
+    }
+
+    /// The statements that the server is running in the world's database.
+    pub async fn running(&self) -> Vec<String> {
+        let rows = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.expect("the connections");
+        // A statement is shown with the bytes that were bound, which need not be text.
+        let bytes = |row: &MySqlRow, column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).ok().flatten();
+        let text = |row, column| String::from_utf8_lossy(&bytes(row, column).unwrap_or_default()).into_owned();
+        let own = rows.iter().filter(|row| text(row, "db") == self.name);
+        own.map(|row| text(row, "Info")).filter(|text| !text.is_empty() && !text.contains("PROCESSLIST")).collect()
     }
 
     /// A connection to Redis, for the same.

@@ -191,6 +191,8 @@ async fn pump(
             break;
         }
     }
+    // A connection's end does not come through a black hole either: the other side learns nothing.
+    drop(fault.wait_for(|fault| *fault != Fault::BlackHole).await);
     drop(to.shutdown().await);
 }
 
