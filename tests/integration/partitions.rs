@@ -71,12 +71,12 @@ async fn who_is_cut_off_in_the_middle_of_a_transaction_keeps_no_locks() {
     let [one, two] = [&stage.instances[0], &stage.instances[1]].map(|instance| Api::over(&[instance]));
     let buyer = Buyer::many(&stage.instances[1].state, 1).await.remove(0);
     let history = History::default();
-    let lock = stage.world.lock_points(&buyer).await;
+    let mut lock = stage.world.lock_points(&buyer).await;
     let (cut_off, ()) = tokio::join!(charge(&one, &history, &buyer, "cut off"), async {
         stage.world.wait_for_waiter().await;
         stage.proxy.set(Fault::BlackHole);
         // Now the server gives the row to a transaction that will say no more.
-        drop(lock);
+        lock.execute("COMMIT").await.expect("the buyer has points now");
     });
     assert_answered(&cut_off);
     assert_eq!((cut_off.status(), cut_off.code()), (503, "timed_out"), "{cut_off:?}");

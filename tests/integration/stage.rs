@@ -17,7 +17,7 @@ const AT_ONCE: usize = 16;
 /// A request's deadline, and what a busy machine may add.
 const ANSWER_MAX: Duration = Duration::from_millis(REQUEST_TIMEOUT_MS + 4000);
 /// How long a fault lasts at least.
-pub const FAULT: Duration = Duration::from_millis(2500);
+pub const FAULT: Duration = Duration::from_millis(1500);
 /// The promise: after this everything works again.
 pub const RECOVERY_MAX: Duration = Duration::from_secs(5);
 
@@ -206,7 +206,7 @@ impl Stage {
             .await;
             assert!(instance.state.db.pool_state().0 <= POOL);
         }
-        self.crowd.assert_kept(&self.api, 500).await;
+        self.crowd.assert_kept(&self.api, 150).await;
         self.settle().await;
         self.world.assert_clean(&self.instances[0]).await;
         self.world.end(self.instances).await;

@@ -173,9 +173,35 @@ fn problem(name: &'static str, error: &fred::error::Error) -> Problem {
         return Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause);
     }
     match error.kind() {
+        // The client has no kind of its own for a connection that breaks while it writes.
+        ErrorKind::Unknown if !is_said_by_server(error.details()) => {
+            Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause)
+        }
         ErrorKind::Unknown | ErrorKind::InvalidCommand | ErrorKind::InvalidArgument | ErrorKind::Parse => {
             Problem::internal(cause)
         }
         _ => Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected).because(cause),
+    }
+}
+
+/// The server's errors begin with a word in capitals, such as `ERR`; the client's are sentences.
+fn is_said_by_server(details: &str) -> bool {
+    let word = details.split(' ').next().unwrap_or_default();
+    word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::error::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_server_says_is_wrong_with_us_is_internal() {
+        let code = |details: &'static str| problem("test", &Error::new(ErrorKind::Unknown, details)).code().code;
+        assert_eq!(code("ERR user_script:1: attempt to index a nil value"), "internal");
+        assert_eq!(code("LOADING Redis is loading the dataset in memory"), "unavailable");
+        assert_eq!(code("Too many failed write attempts."), "unavailable");
+        assert_eq!(code("Failed to route command."), "unavailable");
     }
 }
