@@ -1,35 +1,27 @@
 //! Clients that disconnect at random moments, through proxies that cut every message into small pieces: between client
 //! and instance, and between the instances and their stores. Whatever a departing client interrupts, nothing is stuck.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
 use rand::Rng as _;
-use sqlx::{Executor as _, Row as _};
 
 use crate::support::world::address_of;
 use crate::support::{Api, Crowd, Fault, History, Process, Proxy, World, eventually};
 
 /// Requests that are given up before their answer.
 const LEFT: usize = 5000;
-const AT_ONCE: usize = 32;
-/// Longest time until a client leaves.
-const STAY_MAX: Duration = Duration::from_millis(40);
+const AT_ONCE: usize = 24;
+/// Longest time until a client leaves, at first. It becomes longer with each that leaves and shorter with each that is
+/// answered, so that on any machine about one in six is answered and the others leave at every stage of their request.
+const STAY_MICROS: u64 = 50_000;
 const POOL: u64 = 12;
 const SETTINGS: [(&str, &str); 1] = [("FRONTROW__DATABASE__POOL_SIZE", "12")];
 /// Requests measured before and after.
 const MEASURED: usize = 200;
 /// How much slower afterwards is still the same: what is stuck costs seconds.
 const SAME: u32 = 3;
-
-/// The sum of a metric's series, as an instance tells it.
-async fn metric(api: &Api, series: &str) -> u64 {
-    let page = api.get("/metrics").send().await;
-    let text = String::from_utf8_lossy(&page.bytes).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned));
-    line.unwrap_or_else(|| panic!("no {series} in {text}")).trim().parse().expect("a whole number")
-}
 
 /// The median time of requests of every kind, sent one after the other.
 async fn median(crowd: &Crowd, api: &Api) -> Duration {
@@ -44,16 +36,20 @@ async fn median(crowd: &Crowd, api: &Api) -> Duration {
 /// Sends requests and leaves, until enough were left without an answer.
 async fn leave_often(crowd: &Crowd, api: &Api) -> (usize, usize) {
     let (left, answered) = (AtomicUsize::default(), AtomicUsize::default());
+    let stay_max = AtomicU64::new(STAY_MICROS);
     let worker = async || {
         while left.load(Ordering::Relaxed) < LEFT {
             let request = crowd.next();
-            // Every length of time alike on a logarithmic scale: the beginning is where most happens.
-            let stay = STAY_MAX.mul_f64(0.002_f64.powf(rand::rng().random_range(0.0..1.0)));
+            let most = stay_max.load(Ordering::Relaxed);
+            let stay = Duration::from_micros(rand::rng().random_range(0..most));
             let reply = tokio::time::timeout(stay, request.call(api).try_send()).await;
-            match &reply {
-                Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
-                Err(_) => left.fetch_add(1, Ordering::Relaxed),
-            };
+            if reply.is_ok() {
+                answered.fetch_add(1, Ordering::Relaxed);
+                stay_max.store(most - most / 20, Ordering::Relaxed);
+            } else {
+                left.fetch_add(1, Ordering::Relaxed);
+                stay_max.store(most + most / 100, Ordering::Relaxed);
+            }
             let reply = reply.ok().map(|reply| reply.expect("the instance does not hang up"));
             if let Some(reply) = &reply {
                 assert!(reply.status < 500 || reply.header("retry-after").is_some(), "{reply:?}");
@@ -71,26 +67,21 @@ async fn assert_at_rest(world: &World, instances: &[Api]) {
     for api in instances {
         eventually("nobody to be worked for", || async {
             // Whoever asks is one.
-            (metric(api, "frontrow_http_requests_active").await == 1).then_some(())
+            (api.metric("frontrow_http_requests_active").await == 1).then_some(())
         })
         .await;
         eventually("the pool to be whole", || async {
-            let used = metric(api, "frontrow_db_pool_connections{state=\"used\"}").await;
-            let idle = metric(api, "frontrow_db_pool_connections{state=\"idle\"}").await;
+            let metrics = api.metrics().await;
+            let [used, idle] =
+                ["used", "idle"].map(|state| format!("frontrow_db_pool_connections{{state=\"{state}\"}}"));
+            let (used, idle) = (metrics[&used], metrics[&idle]);
             assert!(used + idle <= POOL, "{used} used and {idle} idle");
             (used == 0).then_some(())
         })
         .await;
     }
-    let mut sql = world.sql().await;
-    eventually("no transaction to be open for long", || {
-        let old = sql.fetch_one(
-            "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.innodb_trx t \
-             JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id \
-             WHERE p.db = DATABASE() AND t.trx_started < NOW() - INTERVAL 2 SECOND",
-        );
-        let old = futures::executor::block_on(old).expect("the server's view").get::<i64, _>(0);
-        async move { (old == 0).then_some(()) }
+    eventually("no transaction to be open for long", || async {
+        (world.transactions_over(Duration::from_secs(2)).await? == 0).then_some(())
     })
     .await;
 }

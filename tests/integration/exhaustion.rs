@@ -66,8 +66,10 @@ async fn a_thousand_at_once_on_eight_connections() {
         assert!(history.count("201") > 0);
         // Whoever was refused comes again with the same key, a few at a time, until all are served.
         let again = async |buyer: &Buyer| {
-            eventually("the charge", || async { (charge(&api, &History::default(), buyer, &key).await == 201).then_some(()) })
-                .await;
+            eventually("the charge", || async {
+                (charge(&api, &History::default(), buyer, &key).await == 201).then_some(())
+            })
+            .await;
         };
         for some in buyers.chunks(POOL as usize * 4) {
             join_all(some.iter().map(again)).await;
@@ -91,10 +93,8 @@ async fn a_pool_that_is_held_refuses_and_comes_back() {
     let (history, patient) = (History::default(), History::default());
     let held = join_all(holders.iter().map(|buyer| charge(&api, &patient, buyer, "held")));
     let storm = async {
-        eventually("a pool that is held", || async {
-            (world.running().await.len() >= POOL as usize).then_some(())
-        })
-        .await;
+        eventually("a pool that is held", || async { (world.running().await.len() >= POOL as usize).then_some(()) })
+            .await;
         let started = Instant::now();
         let all = join_all(buyers.iter().map(|buyer| charge(&api, &history, buyer, "late"))).await;
         assert!(all.iter().all(|status| *status == 503), "{:?}", history.outcomes());

@@ -106,6 +106,11 @@ impl World {
         &self.settings
     }
 
+    /// The URL of the world's database.
+    pub fn mysql_url(&self) -> &str {
+        &self.database
+    }
+
     /// A proxy in front of MySQL.
     pub async fn mysql_proxy(&self) -> Proxy {
         Proxy::to(address_of(&self.database)).await
@@ -191,21 +196,41 @@ impl World {
 
     /// Waits until somebody waits for that lock.
     pub async fn wait_for_waiter(&self) {
-        super::eventually("a request to wait for the lock", || async {
-            let running = self.running().await;
-            running.iter().any(|text| text.contains("points_accounts")).then_some(())
+        self.wait_until_running("points_accounts").await;
+    }
+
+    /// Waits until the server is running a statement with this text in it.
+    pub async fn wait_until_running(&self, text: &str) {
+        super::eventually("a statement to run", || async {
+            self.running().await.iter().any(|running| running.contains(text)).then_some(())
         })
         .await;
     }
 
     /// The statements that the server is running in the world's database.
     pub async fn running(&self) -> Vec<String> {
+        let texts = self.connections().await.into_iter().map(|(_, text)| text);
+        texts.filter(|text| !text.is_empty() && !text.contains("PROCESSLIST")).collect()
+    }
+
+    /// The connections to the world's database, by number, with what each is running.
+    async fn connections(&self) -> Vec<(u64, String)> {
         let rows = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.expect("the connections");
         // A statement is shown with the bytes that were bound, which need not be text.
         let bytes = |row: &MySqlRow, column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).ok().flatten();
         let text = |row, column| String::from_utf8_lossy(&bytes(row, column).unwrap_or_default()).into_owned();
         let own = rows.iter().filter(|row| text(row, "db") == self.name);
-        own.map(|row| text(row, "Info")).filter(|text| !text.is_empty() && !text.contains("PROCESSLIST")).collect()
+        own.map(|row| (row.try_get_unchecked("Id").expect("a number"), text(row, "Info"))).collect()
+    }
+
+    /// How many transactions in the world's database have been open for longer than this. Nothing while the server cannot
+    /// show them: it fails to where a statement binds bytes that are no text.
+    pub async fn transactions_over(&self, age: Duration) -> Option<usize> {
+        let own: Vec<u64> = self.connections().await.into_iter().map(|(id, _)| id).collect();
+        let old = "SELECT CAST(trx_mysql_thread_id AS UNSIGNED) FROM information_schema.innodb_trx \
+             WHERE trx_started < NOW() - INTERVAL ? SECOND";
+        let old: Vec<u64> = sqlx::query_scalar(old).bind(age.as_secs()).fetch_all(&mut self.sql().await).await.ok()?;
+        Some(old.iter().filter(|id| own.contains(id)).count())
     }
 
     /// A connection to Redis, for the same.

@@ -225,7 +225,9 @@ impl Db {
             let Attempt { result, is_repeatable } = self.attempt(kind, (limit, deadline), input, body).await;
             let fault = result.as_ref().err().and_then(Problem::fault);
             match fault {
-                Some(fault) if fault.is_retryable() && attempt < self.settings.retries_max && self.may_wait(deadline) => {
+                Some(fault)
+                    if fault.is_retryable() && attempt < self.settings.retries_max && self.may_wait(deadline) =>
+                {
                     metrics::db_retry(name, fault);
                     tokio::time::sleep(backoff(attempt)).await;
                     attempt += 1;
@@ -237,9 +239,9 @@ impl Db {
         }
     }
 
-    /// Whether one more wait for a lock ends before the deadline.
+    /// Whether one more wait for a lock ends before the deadline. The server looks once a second who has waited too long.
     fn may_wait(&self, deadline: Instant) -> bool {
-        Instant::now() + Duration::from_secs(u64::from(self.settings.lock_wait_secs)) < deadline
+        Instant::now() + Duration::from_secs(u64::from(self.settings.lock_wait_secs) + 1) < deadline
     }
 
     /// Runs a unit once, within its limit and until its deadline.

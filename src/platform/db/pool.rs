@@ -86,7 +86,9 @@ async fn answers(conn: &mut MySqlConnection) -> bool {
 fn statement_limit(limit: Duration) -> String {
     let limit = limit + STATEMENT_MARGIN;
     let (millis, secs) = (limit.as_millis(), limit.as_secs_f64());
-    format!("SET SESSION sql_auto_is_null = 0 /*!80000 , max_execution_time = {millis} */ /*M! , max_statement_time = {secs} */")
+    format!(
+        "SET SESSION sql_auto_is_null = 0 /*!80000 , max_execution_time = {millis} */ /*M! , max_statement_time = {secs} */"
+    )
 }
 
 /// Lets the connection's statements take so long.

@@ -97,6 +97,11 @@ impl Proxy {
         }
     }
 
+    /// What goes wrong now.
+    pub fn fault(&self) -> Fault {
+        *self.shared.fault.borrow()
+    }
+
     /// Ends all open connections, both ways, at once.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
