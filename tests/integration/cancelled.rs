@@ -13,6 +13,8 @@ use crate::support::{Api, Crowd, Fault, History, Process, Proxy, World, eventual
 /// Requests that are given up before their answer.
 const LEFT: usize = 5000;
 const AT_ONCE: usize = 24;
+/// Bytes that arrive together at most.
+const PIECE_MAX: usize = 48;
 /// Longest time until a client leaves, at first. It becomes longer with each that leaves and shorter with each that is
 /// answered, so that on any machine about one in six is answered and the others leave at every stage of their request.
 const STAY_MICROS: u64 = 50_000;
@@ -100,16 +102,12 @@ async fn five_thousand_clients_leave_and_nothing_is_stuck() {
     let front = [proxy_of(&first).await, proxy_of(&second).await];
     let fragile = Api::at(front.iter().map(Proxy::base).collect());
     let crowd = Crowd::enter(&api, &services, 24).await;
-    let split = |most: usize| {
-        mysql.set(if most == 0 { Fault::None } else { Fault::Split(most) });
-        redis.set(if most == 0 { Fault::None } else { Fault::Split(most) });
-        front.iter().for_each(|front| front.set(if most == 0 { Fault::None } else { Fault::Split(most) }));
-    };
+    let set = |fault| [&mysql, &redis, &front[0], &front[1]].map(|proxy| proxy.set(fault));
     median(&crowd, &api).await;
     let before = median(&crowd, &api).await;
-    split(48);
+    set(Fault::Split(PIECE_MAX));
     let (left, answered) = leave_often(&crowd, &fragile).await;
-    split(0);
+    set(Fault::None);
     println!("{left} left, {answered} were answered, {} keys", crowd.keys_used());
     assert!(left >= LEFT && answered > LEFT / 50, "{left} left, {answered} answered");
     assert_at_rest(&world, &instances).await;

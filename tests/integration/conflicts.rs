@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use frontrow::app::state::State;
 use frontrow::platform::telemetry::metrics;
 use futures::future::join_all;
 use serde_json::json;
@@ -69,98 +70,86 @@ fn hex(id: &str) -> String {
     format!("x'{}'", id.parse::<uuid::Uuid>().expect("an id").simple())
 }
 
-/// A buyer for each case, at the point where the transaction comes next.
-async fn cases(world: &World, api: &Api, sale: &Sale, state: &frontrow::app::state::State) -> [Case; 4] {
-    let buyers: [Buyer; 5] = Buyer::many(state, 5).await.try_into().expect("five");
-    let [payer, holder, charger, claimer, other] = buyers;
-    let bearer = |buyer: &Buyer| ("authorization", format!("Bearer {}", buyer.token));
-    let id = |buyer: &Buyer| hex(&buyer.id);
-    let performance = &sale.performances[0];
-    payer.charge(api, 100_000).await;
-    charger.charge(api, 5).await;
-    let pass = payer.enter(api, sale).await;
-    let hold = payer.hold(api, performance, &pass, &["A-1-1"]).await;
-    let pass = holder.enter(api, sale).await;
-    let ticket = claimer.join(api, sale).await;
-    let place = eventually("the call", || async {
-        let place = api.get(&format!("/v1/concerts/{}/queue/tickets/me", sale.concert)).ticket(&ticket).send().await;
-        (place.body["status"] == "called").then_some(place.body)
-    })
-    .await;
-    let points = |buyer: &Buyer| format!("SELECT 1 FROM points_accounts WHERE user_id = {} FOR UPDATE", id(buyer));
-    let case = |name, lane, path: String, headers, body, locks, waits_in| {
-        let key = format!("{name} {lane}");
-        Case { name, lane, path, body, headers, key, locks, waits_in }
-    };
-    let mut world = world.sql().await;
-    let mut cases = [
-        case(
-            "checkout.pay",
-            0,
-            format!("/v1/holds/{hold}/payment"),
-            vec![bearer(&payer)],
-            Some(json!({"method": "points"})),
-            [format!("SELECT 1 FROM holds WHERE id = {} FOR UPDATE", hex(&hold)), points(&payer)],
-            "UPDATE points_accounts",
-        ),
-        case(
-            "booking.hold",
-            1,
-            format!("/v1/performances/{performance}/holds"),
-            vec![bearer(&holder), ("queue-pass", pass)],
-            Some(json!({"seat_ids": ["A-2-1"]})),
-            [
-                format!("SELECT 1 FROM queue_passes WHERE user_id = {} FOR UPDATE", id(&holder)),
-                format!(
-                    "SELECT 1 FROM seats WHERE performance_id = {} AND label = 'A-2-1' FOR UPDATE",
-                    hex(performance)
-                ),
-            ],
-            "ORDER BY seat_no FOR UPDATE",
-        ),
-        case(
-            "points.charge",
-            2,
-            "/v1/me/points/charges".to_owned(),
-            vec![bearer(&charger)],
-            Some(json!({"amount": 5})),
-            [format!("SELECT 1 FROM idempotency_keys WHERE user_id = {} FOR UPDATE", id(&charger)), points(&charger)],
-            "FROM points_accounts",
-        ),
-        case(
-            "queue.claim",
-            3,
-            format!("/v1/concerts/{}/queue/passes", sale.concert),
-            vec![bearer(&claimer), ("queue-ticket", ticket)],
-            None,
-            [
-                format!("SELECT 1 FROM queue_sales WHERE concert_id = {} FOR UPDATE", hex(&sale.concert)),
-                // Somebody else's pass at the same place, never committed.
-                format!(
-                    "INSERT INTO queue_passes (id, concert_id, user_id, arrival, is_live, expires_at, created_at) \
-                     VALUES ({}, {}, {}, {}, 1, UTC_TIMESTAMP(6) + INTERVAL 1 HOUR, UTC_TIMESTAMP(6))",
-                    hex(&uuid::Uuid::new_v4().to_string()),
-                    hex(&sale.concert),
-                    id(&other),
-                    place["rank"]
-                ),
-            ],
-            "FROM queue_passes",
-        ),
-    ];
-    // A seat is found by its number, the way that holds find it.
-    let number: u32 = sqlx::query_scalar("SELECT seat_no FROM seats WHERE label = 'A-2-1'")
-        .fetch_one(&mut world)
-        .await
-        .expect("the seat");
-    cases[1].locks[1] = cases[1].locks[1].replace("label = 'A-2-1'", &format!("seat_no = {number}"));
-    cases
+fn points_of(buyer: &Buyer) -> String {
+    format!("SELECT 1 FROM points_accounts WHERE user_id = {} FOR UPDATE", hex(&buyer.id))
+}
+
+/// What cases are made of.
+struct Making<'a> {
+    api: &'a Api,
+    sale: &'a Sale,
+    sql: MySqlConnection,
+}
+
+/// A case for this transaction, without its locks.
+fn case(name: &'static str, lane: usize, buyer: &Buyer, path: String) -> Case {
+    let headers = vec![("authorization", format!("Bearer {}", buyer.token))];
+    let key = format!("{name} {lane}");
+    Case { name, lane, path, body: None, headers, key, locks: Default::default(), waits_in: "" }
+}
+
+/// One case for each transaction, at the point where it comes next.
+impl Making<'_> {
+    async fn charge(&self, buyer: &Buyer) -> Case {
+        buyer.charge(self.api, 5).await;
+        let key = format!("SELECT 1 FROM idempotency_keys WHERE user_id = {} FOR UPDATE", hex(&buyer.id));
+        let case = case("points.charge", 0, buyer, "/v1/me/points/charges".to_owned());
+        let body = Some(json!({"amount": 5}));
+        Case { body, locks: [key, points_of(buyer)], waits_in: "FROM points_accounts", ..case }
+    }
+
+    async fn hold(&mut self, buyer: &Buyer) -> Case {
+        let (performance, pass) = (&self.sale.performances[0], buyer.enter(self.api, self.sale).await);
+        let number = "SELECT seat_no FROM seats WHERE label = 'A-2-1'";
+        let number: u32 = sqlx::query_scalar(number).fetch_one(&mut self.sql).await.expect("the seat");
+        let pass_row = format!("SELECT 1 FROM queue_passes WHERE user_id = {} FOR UPDATE", hex(&buyer.id));
+        let performance_id = hex(performance);
+        let seat =
+            format!("SELECT 1 FROM seats WHERE performance_id = {performance_id} AND seat_no = {number} FOR UPDATE");
+        let mut case = case("booking.hold", 1, buyer, format!("/v1/performances/{performance}/holds"));
+        case.headers.push(("queue-pass", pass));
+        let body = Some(json!({"seat_ids": ["A-2-1"]}));
+        Case { body, locks: [pass_row, seat], waits_in: "ORDER BY seat_no FOR UPDATE", ..case }
+    }
+
+    async fn pay(&self, buyer: &Buyer) -> Case {
+        buyer.charge(self.api, 100_000).await;
+        let pass = buyer.enter(self.api, self.sale).await;
+        let hold = buyer.hold(self.api, &self.sale.performances[0], &pass, &["A-1-1"]).await;
+        let hold_row = format!("SELECT 1 FROM holds WHERE id = {} FOR UPDATE", hex(&hold));
+        let case = case("checkout.pay", 2, buyer, format!("/v1/holds/{hold}/payment"));
+        let body = Some(json!({"method": "points"}));
+        Case { body, locks: [hold_row, points_of(buyer)], waits_in: "UPDATE points_accounts", ..case }
+    }
+
+    async fn claim(&self, buyer: &Buyer, other: &Buyer) -> Case {
+        let (line, ticket) =
+            (format!("/v1/concerts/{}/queue", self.sale.concert), buyer.join(self.api, self.sale).await);
+        let place = eventually("the call", || async {
+            let place = self.api.get(&format!("{line}/tickets/me")).ticket(&ticket).send().await;
+            (place.body["status"] == "called").then_some(place.body)
+        })
+        .await;
+        let concert = hex(&self.sale.concert);
+        let row = format!("SELECT 1 FROM queue_sales WHERE concert_id = {concert} FOR UPDATE");
+        // Somebody else's pass at the same place, never committed.
+        let pass = format!(
+            "INSERT INTO queue_passes (id, concert_id, user_id, arrival, is_live, expires_at, created_at) \
+             VALUES ({}, {concert}, {}, {}, 1, UTC_TIMESTAMP(6) + INTERVAL 1 HOUR, UTC_TIMESTAMP(6))",
+            hex(&uuid::Uuid::new_v4().to_string()),
+            hex(&other.id),
+            place["rank"]
+        );
+        let mut case = case("queue.claim", 3, buyer, format!("{line}/passes"));
+        case.headers.push(("queue-ticket", ticket));
+        Case { locks: [row, pass], waits_in: "FROM queue_passes", ..case }
+    }
 }
 
 /// Two instances of which the second never runs anything again, and a sale with its cases.
 struct Scene {
     world: World,
-    state: frontrow::app::state::State,
+    state: Arc<State>,
     patient: (Process, Api),
     hasty: (Process, Api),
     cases: [Case; 4],
@@ -169,12 +158,19 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let world = World::with(&SETTINGS).await;
-        let state = world.services(&[]).await;
+        let state = Arc::new(world.services(&[]).await);
         let (one, first) = Process::serve(&world, &[]).await;
         let (two, second) = Process::serve(&world, &[("FRONTROW__DATABASE__RETRIES_MAX", "0")]).await;
         let (patient, hasty) = (Api::at(vec![first]), Api::at(vec![second]));
         let sale = Sale::of(&patient, &state, &Plan::default()).await;
-        let cases = cases(&world, &patient, &sale, &state).await;
+        let buyers = Buyer::many(&state, 5).await;
+        let mut making = Making { api: &patient, sale: &sale, sql: world.sql().await };
+        let cases = [
+            making.charge(&buyers[0]).await,
+            making.hold(&buyers[1]).await,
+            making.pay(&buyers[2]).await,
+            making.claim(&buyers[3], &buyers[4]).await,
+        ];
         let mut sql = world.sql().await;
         let ballast = "CREATE TABLE ballast (lane INT, id INT, n INT, PRIMARY KEY (lane, id)) ENGINE = InnoDB";
         sql.execute(ballast).await.expect("a table");

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// MySQL's commands that carry text: COM_QUERY and COM_STMT_PREPARE.
+/// MySQL's commands that carry text: `COM_QUERY` and `COM_STMT_PREPARE`.
 const TEXT_COMMANDS: [u8; 2] = [0x03, 0x16];
 /// A packet of this length goes on in the next one. No statement is that long.
 const PACKET_MAX: usize = 0xFF_FFFF;
