@@ -70,6 +70,18 @@ mod tests {
         assert!(config.cache.enabled && config.warmer.enabled && !config.points.charge_without_card);
     }
 
+    /// Whoever waits for the database is told by the database's own limits, not cut off by the request's.
+    #[test]
+    fn the_shipped_limits_fit_into_each_other() {
+        let config = Config::from_variables(None, std::iter::empty()).unwrap();
+        let (database, redis) = (&config.database, &config.redis);
+        assert!(database.acquire_timeout_ms + database.unit_timeout_ms < config.http.request_timeout_ms);
+        assert!(u64::from(database.lock_wait_secs + 1) * 1000 < database.unit_timeout_ms);
+        assert!(redis.command_timeout_ms < redis.connect_timeout_ms);
+        assert!(redis.connect_timeout_ms + redis.command_timeout_ms < config.http.request_timeout_ms);
+        assert!(config.http.request_timeout_ms < config.http.drain_timeout_secs * 1000);
+    }
+
     #[test]
     fn a_setting_can_be_overridden() {
         let hold = ("FRONTROW__BOOKING__HOLD_SECS".to_owned(), "7".to_owned());

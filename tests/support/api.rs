@@ -1,5 +1,6 @@
 //! A client of one or more instances; its requests go to them in turn.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -67,6 +68,20 @@ impl Api {
 
     pub fn delete(&self, path: &str) -> Call<'_> {
         self.call(Method::DELETE, path)
+    }
+
+    /// The metrics of an instance that are whole numbers, by series: `frontrow_db_pool_connections{state="used"}`. Only
+    /// processes have metrics of their own; instances inside the test share them.
+    pub async fn metrics(&self) -> HashMap<String, u64> {
+        let page = self.get("/metrics").send().await;
+        let text = String::from_utf8_lossy(&page.bytes).into_owned();
+        let series = text.lines().filter_map(|line| line.rsplit_once(' '));
+        series.filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?))).collect()
+    }
+
+    /// One of them; 0 where it is not there yet.
+    pub async fn metric(&self, series: &str) -> u64 {
+        self.metrics().await.get(series).copied().unwrap_or_default()
     }
 
     /// A GET that may fail to connect.

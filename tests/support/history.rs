@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rand::Rng as _;
 use tokio::sync::watch;
 
-use super::Reply;
 use super::api::Call;
+use super::{PATIENCE, Reply};
 
 /// How long a client goes on asking, far above what any restart takes.
 const STUBBORN: Duration = Duration::from_mins(3);
@@ -64,10 +64,10 @@ impl Default for History {
 }
 
 impl History {
-    /// Sends and records.
+    /// Sends and records. A client gives up after [`PATIENCE`], far past any deadline of the server.
     pub async fn send(&self, about: &str, call: Call<'_>) -> Event {
         let started = Instant::now();
-        let reply = call.try_send().await.ok();
+        let reply = tokio::time::timeout(PATIENCE, call.try_send()).await.ok().and_then(Result::ok);
         let event = Event { about: about.to_owned(), at: started - self.began, took: started.elapsed(), reply };
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event.clone());
         if event.is_success() {
@@ -129,6 +129,13 @@ impl History {
     /// How many saw this outcome.
     pub fn count(&self, outcome: &str) -> usize {
         self.outcomes().get(outcome).copied().unwrap_or_default()
+    }
+
+    /// The time under which the middle answer came, and the longest.
+    pub fn latency(&self) -> (Duration, Duration) {
+        let mut times: Vec<Duration> = self.events().iter().map(|event| event.took).collect();
+        times.sort_unstable();
+        (times.get(times.len() / 2).copied().unwrap_or_default(), times.last().copied().unwrap_or_default())
     }
 
     /// What was seen that is none of these outcomes.

@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod servers;
 pub mod statements;
 pub mod track;
+pub mod traffic;
 pub mod wire;
 pub mod world;
 
@@ -31,6 +32,7 @@ pub use history::History;
 pub use process::Process;
 pub use proxy::{Fault, Proxy};
 pub use servers::Servers;
+pub use traffic::Traffic;
 pub use wire::Wire;
 pub use world::{Instance, World};
 

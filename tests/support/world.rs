@@ -14,6 +14,7 @@ use frontrow::app::{audit, serve};
 use frontrow::platform::clock::Clock;
 use frontrow::platform::db;
 use frontrow::platform::shutdown::Shutdown;
+use sqlx::mysql::MySqlRow;
 use sqlx::{Connection as _, Executor as _, MySqlConnection, Row as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -106,6 +107,11 @@ impl World {
         &self.settings
     }
 
+    /// The URL of the world's database.
+    pub fn mysql_url(&self) -> &str {
+        &self.database
+    }
+
     /// A proxy in front of MySQL.
     pub async fn mysql_proxy(&self) -> Proxy {
         Proxy::to(address_of(&self.database)).await
@@ -196,17 +202,41 @@ impl World {
 
     /// Waits until somebody waits for that lock.
     pub async fn wait_for_waiter(&self) {
-        super::eventually("a request to wait for the lock", || async {
-            let rows = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.expect("the connections");
-            let mut waiting = rows.iter().filter(|row| {
-                // A statement is shown with the bytes that were bound, which need not be text.
-                let bytes = |column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).ok().flatten();
-                let text = |column| String::from_utf8_lossy(&bytes(column).unwrap_or_default()).into_owned();
-                text("db") == self.name && text("Info").contains("points_accounts")
-            });
-            waiting.next().map(drop)
+        self.wait_until_running("points_accounts").await;
+    }
+
+    /// Waits until the server is running a statement with this text in it.
+    pub async fn wait_until_running(&self, text: &str) {
+        super::eventually("a statement to run", || async {
+            self.running().await.iter().any(|running| running.contains(text)).then_some(())
         })
         .await;
+    }
+
+    /// The statements that the server is running in the world's database.
+    pub async fn running(&self) -> Vec<String> {
+        let texts = self.connections().await.into_iter().map(|(_, text)| text);
+        texts.filter(|text| !text.is_empty() && !text.contains("PROCESSLIST")).collect()
+    }
+
+    /// The connections to the world's database, by number, with what each is running.
+    async fn connections(&self) -> Vec<(u64, String)> {
+        let rows = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.expect("the connections");
+        // A statement is shown with the bytes that were bound, which need not be text.
+        let bytes = |row: &MySqlRow, column| row.try_get_unchecked::<Option<Vec<u8>>, _>(column).ok().flatten();
+        let text = |row, column| String::from_utf8_lossy(&bytes(row, column).unwrap_or_default()).into_owned();
+        let own = rows.iter().filter(|row| text(row, "db") == self.name);
+        own.map(|row| (row.try_get_unchecked("Id").expect("a number"), text(row, "Info"))).collect()
+    }
+
+    /// How many transactions in the world's database have been open for longer than this. Nothing while the server cannot
+    /// show them: it fails to where a statement binds bytes that are no text.
+    pub async fn transactions_over(&self, age: Duration) -> Option<usize> {
+        let own: Vec<u64> = self.connections().await.into_iter().map(|(id, _)| id).collect();
+        let old = "SELECT CAST(trx_mysql_thread_id AS UNSIGNED) FROM information_schema.innodb_trx \
+             WHERE trx_started < NOW() - INTERVAL ? SECOND";
+        let old: Vec<u64> = sqlx::query_scalar(old).bind(age.as_secs()).fetch_all(&mut self.sql().await).await.ok()?;
+        Some(old.iter().filter(|id| own.contains(id)).count())
     }
 
     /// A connection to Redis, for the same.

@@ -3,7 +3,7 @@
 //! Every unit of work has a name (it labels metrics and logs) and runs in a task of its own that the
 //! caller awaits. A caller that goes away (a client that disconnects, a timeout) therefore never drops
 //! a query in the middle of a packet, which would wedge its connection for ever; the unit runs to its
-//! end. A unit that exceeds its own time limit, or panics, has its connection closed, not reused.
+//! end. A unit that exceeds its own time limit (retries included) or panics has its connection closed, not reused.
 //!
 //! Units that write run in one transaction under READ COMMITTED and are run again, whole, after a
 //! deadlock, a lock wait timeout or a changed snapshot: a body must have no effect outside its
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use rand::Rng as _;
-use sqlx::mysql::{MySqlConnectOptions, MySqlPoolOptions};
+use sqlx::mysql::MySqlConnectOptions;
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySql, MySqlConnection, MySqlPool};
+use sqlx::{Executor as _, MySql, MySqlConnection, MySqlPool};
 use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
@@ -33,15 +33,14 @@ use super::telemetry::metrics;
 
 mod lanes;
 mod migrate;
+mod pool;
 mod probe;
 mod sql;
 use lanes::Lanes;
 pub use migrate::migrate;
+use pool::Suspicion;
 use probe::Probe;
 pub use sql::{in_list, rows};
-
-/// Longest wait for the ping that a connection must answer before it is used again.
-const RELEASE_PING_MAX: Duration = Duration::from_millis(700);
 
 /// Failures in a row after which MySQL is left alone, and for how long.
 const BREAKER_THRESHOLD: u32 = 3;
@@ -83,6 +82,7 @@ pub struct Db {
     clock: Clock,
     breaker: Breaker,
     lanes: Lanes,
+    suspicion: Suspicion,
     probe: Probe,
     /// Connections in use.
     leased: Arc<AtomicUsize>,
@@ -110,29 +110,13 @@ impl Db {
         let options: MySqlConnectOptions =
             settings.url.expose().parse().map_err(|_| refuse("database.url", "not a mysql:// address".into()))?;
         let probe = Probe::new(options.clone());
-        let lock_wait_secs = settings.lock_wait_secs.max(1);
-        let pool = MySqlPoolOptions::new()
-            .max_connections(settings.pool_size)
-            .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
-            .test_before_acquire(false)
-            .after_connect(move |conn, _| {
-                Box::pin(async move {
-                    conn.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
-                    let limit = format!("SET SESSION innodb_lock_wait_timeout = {lock_wait_secs}");
-                    conn.execute(AssertSqlSafe(limit)).await?;
-                    Ok(())
-                })
-            })
-            .after_release(|conn, _| {
-                Box::pin(async move {
-                    Ok(tokio::time::timeout(RELEASE_PING_MAX, conn.ping()).await.is_ok_and(|pong| pong.is_ok()))
-                })
-            })
-            .connect_lazy_with(options.statement_cache_capacity(256));
+        let suspicion = Suspicion::default();
+        let pool = pool::build(options, settings, &suspicion);
         let waiting = Arc::new(Semaphore::new(settings.pool_size as usize + settings.waiting_max));
         let breaker = Breaker::new("mysql", BREAKER_THRESHOLD, BREAKER_PAUSE);
-        let (lanes, settings) = (Lanes::new(settings.waiting_per_buyer_max), Arc::new(settings.clone()));
-        Ok(Self { pool, waiting, settings, clock, breaker, lanes, probe, leased: Arc::default() })
+        let (settings, leased) = (Arc::new(settings.clone()), Arc::default());
+        let lanes = Lanes::new(settings.waiting_per_buyer_max);
+        Ok(Self { pool, waiting, settings, clock, breaker, lanes, suspicion, probe, leased })
     }
 
     /// Runs `body` in one transaction, again after a conflict, and commits if it says Ok.
@@ -239,40 +223,64 @@ impl Db {
         let Ok(_place) = self.waiting.try_acquire() else {
             return Err(Problem::new(&codes::OVERLOADED).fault_of(Fault::Exhausted));
         };
-        let mut attempt = 0;
+        let deadline = Instant::now() + Duration::from_millis(self.settings.acquire_timeout_ms) + limit;
+        let (mut attempt, mut is_fresh) = (0, false);
         loop {
-            let result = self.attempt(kind, limit, input, body).await;
+            let Attempt { result, is_repeatable } = self.attempt(kind, (limit, deadline), input, body).await;
             let fault = result.as_ref().err().and_then(Problem::fault);
             match fault {
-                Some(fault) if fault.is_retryable() && attempt < self.settings.retries_max => {
+                Some(fault)
+                    if fault.is_retryable() && attempt < self.settings.retries_max && self.may_wait(deadline) =>
+                {
                     metrics::db_retry(name, fault);
                     tokio::time::sleep(backoff(attempt)).await;
                     attempt += 1;
                 }
+                // The connection had broken before this unit came: nobody needs to hear of it.
+                Some(Fault::Disconnected) if is_repeatable && !is_fresh => is_fresh = true,
                 _ => return result,
             }
         }
     }
 
-    async fn attempt<I, T>(&self, kind: Kind, limit: Duration, input: &I, body: Body<I, T>) -> Result<T, Problem> {
-        let inner = self.acquire().await?;
+    /// Whether one more wait for a lock ends before the deadline. The server looks once a second who has waited too long.
+    fn may_wait(&self, deadline: Instant) -> bool {
+        Instant::now() + Duration::from_secs(u64::from(self.settings.lock_wait_secs) + 1) < deadline
+    }
+
+    /// Runs a unit once, within its limit and until its deadline.
+    async fn attempt<I, T>(
+        &self,
+        kind: Kind,
+        (limit, deadline): (Duration, Instant),
+        input: &I,
+        body: Body<I, T>,
+    ) -> Attempt<T> {
+        let inner = match self.acquire().await {
+            Ok(inner) => inner,
+            Err(problem) => return Attempt { result: Err(problem), is_repeatable: false },
+        };
         let _lease = Lease::begin(&self.leased);
         let mut conn = Conn { inner, offset_micros: self.clock.offset_micros() };
         // A body that panics leaves its transaction open, which the next unit's START TRANSACTION would commit.
-        let work = AssertUnwindSafe(kind.run(&mut conn, input, body)).catch_unwind();
-        let outcome = tokio::time::timeout(limit, work).await;
+        let work = AssertUnwindSafe(self.work(&mut conn, kind, limit, input, body)).catch_unwind();
+        let outcome = tokio::time::timeout_at(deadline.min(Instant::now() + limit).into(), work).await;
         match outcome {
             Ok(Ok((result, reuse))) => {
                 let is_lost = result.as_ref().err().and_then(Problem::fault) == Some(Fault::Disconnected);
-                if is_lost || matches!(reuse, Reuse::Unsafe) {
+                if is_lost || !matches!(reuse, Reuse::Safe) {
                     drop(conn.inner.detach());
+                } else {
+                    pool::give_back(conn.inner);
                 }
                 if is_lost {
+                    self.suspicion.raise();
                     self.breaker.failed(Instant::now());
                 } else {
                     self.breaker.succeeded(Instant::now());
                 }
-                result
+                let is_repeatable = matches!((kind, reuse), (Kind::Read, _) | (_, Reuse::Unbegun));
+                Attempt { result, is_repeatable }
             }
             Ok(Err(panic)) => {
                 drop(conn.inner.detach());
@@ -280,10 +288,32 @@ impl Db {
             }
             Err(_) => {
                 drop(conn.inner.detach());
+                self.suspicion.raise();
                 self.breaker.failed(Instant::now());
-                Err(Problem::new(&codes::TIMED_OUT).because(anyhow::anyhow!("unit of work over {limit:?}")))
+                let problem = Problem::new(&codes::TIMED_OUT).because(anyhow::anyhow!("unit of work over {limit:?}"));
+                Attempt { result: Err(problem), is_repeatable: false }
             }
         }
+    }
+
+    /// The unit itself; one with a longer limit than usual gets it for its statements too.
+    async fn work<I, T>(
+        &self,
+        conn: &mut Conn,
+        kind: Kind,
+        limit: Duration,
+        input: &I,
+        body: Body<I, T>,
+    ) -> (Result<T, Problem>, Reuse) {
+        let is_long = limit > self.unit_limit();
+        if is_long && let Err(error) = pool::limit_statements(conn.sql(), limit).await {
+            return (Err(error.into()), Reuse::Unbegun);
+        }
+        let (result, reuse) = kind.run(conn, input, body).await;
+        if is_long && pool::limit_statements(conn.sql(), self.unit_limit()).await.is_err() {
+            return (result, Reuse::Unsafe);
+        }
+        (result, reuse)
     }
 
     /// A connection, or at once a refusal while MySQL is known to be away.
@@ -338,6 +368,12 @@ impl Db {
         (self.pool.size(), self.pool.num_idle())
     }
 
+    /// Units of work that run or wait for a connection.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        (self.settings.pool_size as usize + self.settings.waiting_max).saturating_sub(self.waiting.available_permits())
+    }
+
     /// Closes the pool once what is running has ended.
     pub async fn close(&self) {
         self.pool.close().await;
@@ -372,16 +408,30 @@ pub async fn now(conn: &mut Conn) -> Result<Timestamp, Problem> {
     Ok(sqlx::query_scalar(NOW).bind(offset).fetch_one(conn.sql()).await?)
 }
 
+/// What is said of a COMMIT that was not answered.
+const COMMIT_UNKNOWN: &str =
+    "The database did not confirm. It may have taken effect: repeat it with the same Idempotency-Key.";
+
 #[derive(Clone, Copy)]
 enum Kind {
     Transaction,
     Read,
 }
 
+/// What came of running a unit once.
+struct Attempt<T> {
+    result: Result<T, Problem>,
+    /// Whether it may run again after its connection broke: it changed nothing.
+    is_repeatable: bool,
+}
+
 /// Whether a connection may go back to the pool.
+#[derive(Clone, Copy)]
 enum Reuse {
     Safe,
     Unsafe,
+    /// It may not: it broke before anything was done.
+    Unbegun,
 }
 
 impl Kind {
@@ -398,13 +448,13 @@ impl Kind {
             return (body(conn, input).await, Reuse::Safe);
         }
         if let Err(error) = conn.sql().execute("START TRANSACTION").await {
-            return (Err(error.into()), Reuse::Unsafe);
+            return (Err(error.into()), Reuse::Unbegun);
         }
         match body(conn, input).await {
             Ok(value) => match conn.sql().execute("COMMIT").await {
                 Ok(_) => (Ok(value), Reuse::Safe),
                 // Whether it was committed is not known: the client repeats with its key and finds out.
-                Err(error) => (Err(error.into()), Reuse::Unsafe),
+                Err(error) => (Err(Problem::from(error).detail(COMMIT_UNKNOWN)), Reuse::Unsafe),
             },
             Err(problem) => match conn.sql().execute("ROLLBACK").await {
                 Ok(_) => (Err(problem), Reuse::Safe),

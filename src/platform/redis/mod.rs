@@ -129,7 +129,7 @@ impl Redis {
         if !self.breaker.lets_pass(started) {
             return Err(Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected));
         }
-        let result = run(self.pool.next()).await;
+        let result = run(self.pool.next_connected()).await;
         metrics::redis_command(name, result.is_ok(), started.elapsed());
         let result = result.map_err(|error| problem(name, &error));
         match &result {

@@ -97,6 +97,11 @@ impl Proxy {
         }
     }
 
+    /// What goes wrong now.
+    pub fn fault(&self) -> Fault {
+        *self.shared.fault.borrow()
+    }
+
     /// Ends all open connections, both ways, at once.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
@@ -191,6 +196,8 @@ async fn pump(
             break;
         }
     }
+    // A connection's end does not come through a black hole either: the other side learns nothing.
+    drop(fault.wait_for(|fault| *fault != Fault::BlackHole).await);
     drop(to.shutdown().await);
 }
 
