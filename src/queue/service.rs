@@ -222,19 +222,26 @@ impl Queue {
     /// # Errors
     /// `invalid_ticket`, `not_called`, `ticket_lapsed`.
     pub async fn claim(
-        &self,
+        self: &Arc<Self>,
         concert: ConcertId,
         user: UserId,
         ticket: Option<&str>,
     ) -> Result<(String, Timestamp), Problem> {
         let sale = self.get_sale(concert).await?;
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
+        // A client that goes away must not leave a slot that is taken by nobody's pass.
+        let queue = self.clone();
+        tokio::spawn(async move { queue.admit(&sale, &ticket).await }).await.map_err(Problem::internal)?
+    }
+
+    async fn admit(&self, sale: &Sale, ticket: &Ticket) -> Result<(String, Timestamp), Problem> {
+        let concert = sale.concert;
         let rules = sale.view(|state| state.rules);
         let claim = |epoch| {
             let claim = self.lines.claim(concert, epoch, ticket.arrival, &rules);
             async move { Ok(claim.await?.map(|claimed| (epoch, claimed))) }
         };
-        let (epoch, claimed) = self.on_line(&sale, claim).await?;
+        let (epoch, claimed) = self.on_line(sale, claim).await?;
         metrics::claimed(&claimed);
         let until = match claimed {
             Claimed::Admitted(until) => until,
@@ -245,7 +252,7 @@ impl Queue {
             }
             Claimed::Refused(_) => return Err(Problem::new(&TICKET_LAPSED)),
         };
-        let pass = Pass { id: PassId::new(), concert, user, arrival: ticket.arrival, expires_at: until };
+        let pass = Pass { id: PassId::new(), concert, user: ticket.user, arrival: ticket.arrival, expires_at: until };
         let pass = match self.keep_pass(epoch, pass).await {
             Err(problem) if problem.code() == &TICKET_LAPSED => {
                 // MySQL says that this stay is over: its slot must not stay taken.

@@ -4,11 +4,14 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use fred::interfaces::{ClientLike as _, SortedSetsInterface as _};
+
 use futures::future::join_all;
 use rand::Rng as _;
 
+use crate::support::arena::Plan;
 use crate::support::world::address_of;
-use crate::support::{Api, Fault, History, Process, Proxy, Traffic, World, eventually};
+use crate::support::{Api, Buyer, Fault, History, Process, Proxy, Sale, Traffic, Wire, World, eventually};
 
 /// Requests that are given up before their answer.
 const LEFT: usize = 5000;
@@ -133,4 +136,47 @@ async fn five_thousand_clients_leave_and_nothing_is_stuck() {
 
 async fn proxy_of(base: &str) -> Proxy {
     Proxy::to(address_of(&base.replacen("http://", "http://@", 1))).await
+}
+
+/// A slot of Redis whose pass was never written would stay taken by nobody until it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_a_slot_is_taken_has_a_pass() {
+    let world = World::new().await;
+    let redis = world.redis_proxy().await;
+    let (name, url) = world.redis_through(&redis);
+    let patient = ("FRONTROW__REDIS__COMMAND_TIMEOUT_MS", "10000");
+    let instance = world.instance_with(&[(name, &url), patient]).await;
+    let api = Api::over(&[&instance]);
+    let sale = Sale::new(&api, &instance, &Plan::default()).await;
+    let buyer = Buyer::many(&instance.state, 1).await.remove(0);
+    let ticket = buyer.join(&api, &sale).await;
+    let line = format!("/v1/concerts/{}/queue", sale.concert);
+    eventually("the call", || async {
+        let place = api.get(&format!("{line}/tickets/me")).ticket(&ticket).send().await.expect(200);
+        (place["status"] == "called").then_some(())
+    })
+    .await;
+    redis.set(Fault::Delay(Duration::from_millis(400)));
+    let mut wire = Wire::to(&instance.base).await;
+    let head = format!("authorization: Bearer {}\r\nqueue-ticket: {ticket}\r\ncontent-length: 0", buyer.token);
+    wire.send(&format!("POST {line}/passes HTTP/1.1\r\nhost: test\r\n{head}\r\n\r\n")).await;
+    let direct = world.redis().await;
+    let slots = format!("{}:{{sale:{}}}:slots", instance.state.config.redis.prefix, sale.concert);
+    eventually("the slot", || async { (direct.zcard::<u64, _>(&slots).await.expect("Redis") == 1).then_some(()) })
+        .await;
+    // The answer of Redis is still on its way.
+    drop(wire);
+    eventually("the pass", || async {
+        let mut sql = world.sql().await;
+        let passes: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM queue_passes WHERE is_live = 1")
+            .fetch_one(&mut sql)
+            .await
+            .expect("the passes");
+        (passes == 1).then_some(())
+    })
+    .await;
+    redis.set(Fault::None);
+    direct.quit().await.expect("closing");
+    world.assert_clean(&instance).await;
+    world.end(vec![instance]).await;
 }
