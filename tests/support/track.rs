@@ -5,13 +5,18 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use frontrow::app::audit;
 use sqlx::Executor as _;
 
 use super::proxy::sabotage::Sabotage;
 use super::world::address_of;
-use super::{Api, History, Instance, Proxy, World};
+use super::{Api, Fault, History, Instance, Proxy, World};
+
+/// How much later each statement of a broken racer comes, and each answer: between looking and acting there is time for
+/// somebody else, which the guard would not allow.
+const BETWEEN: Duration = Duration::from_millis(3);
 
 /// How often a race with a broken guard may pass by luck before it is said to prove nothing.
 const TRIES: usize = 4;
@@ -88,17 +93,23 @@ impl Track {
         }
         let (mut racers, mut proxies) = (Vec::new(), Vec::new());
         for _ in 0..2 {
-            let racer = match sabotage {
-                None => world.instance().await,
-                Some(sabotage) => {
-                    let proxy = Proxy::sabotaging(target(&world, sabotage), sabotage.clone()).await;
-                    let (name, url) =
-                        if sabotage.is_for_redis() { world.redis_through(&proxy) } else { world.mysql_through(&proxy) };
-                    proxies.push(proxy);
-                    world.instance_with(&[(name, &url)]).await
-                }
+            if broken.is_none() {
+                racers.push(world.instance().await);
+                continue;
+            }
+            let redis = match sabotage.filter(|sabotage| sabotage.is_for_redis()) {
+                Some(sabotage) => Proxy::sabotaging(target(&world, sabotage), sabotage.clone()).await,
+                None => world.redis_proxy().await,
             };
-            racers.push(racer);
+            let mysql = match sabotage.filter(|sabotage| !sabotage.is_for_redis()) {
+                Some(sabotage) => Proxy::sabotaging(target(&world, sabotage), sabotage.clone()).await,
+                None => world.mysql_proxy().await,
+            };
+            mysql.set(Fault::Delay(BETWEEN));
+            let (through_redis, through_mysql) = (world.redis_through(&redis), world.mysql_through(&mysql));
+            let settings = [through_redis, through_mysql];
+            racers.push(world.instance_with(&settings.each_ref().map(|(name, url)| (*name, url.as_str()))).await);
+            proxies.extend([redis, mysql]);
         }
         let quiet = Api::over(&[&steward]);
         let api = Api::over(&racers.iter().collect::<Vec<_>>());

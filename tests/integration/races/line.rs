@@ -14,6 +14,8 @@ use crate::support::{Buyer, History, Sale, eventually};
 
 const SLOTS: usize = 20;
 const CONTENDERS: u32 = 300;
+/// How long everybody stays inside, in requests: long enough for more than twenty to meet, if they could.
+const LOOKS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_ticket_is_exchanged_for_one_pass() {
@@ -85,7 +87,9 @@ async fn twenty_slots(track: &Track) -> Findings {
         let pass = buyer.enter(&track.api, &sale).await;
         // Counted while the pass is surely live: from its answer until it is given back.
         most.fetch_max(now.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
-        history.send("look", track.api.get(&base)).await;
+        for _ in 0..LOOKS {
+            history.send("look", track.api.get(&base)).await;
+        }
         now.fetch_sub(1, Ordering::AcqRel);
         let leave = track.api.delete(&format!("{base}/passes/me")).bearer(&buyer.token).pass(&pass);
         history.send("leave", leave).await;
