@@ -49,12 +49,10 @@ else
 fi
 buyers=${USERS:-$((buyers + buyers / 50 + 50))}
 
-# The lock outlives this script in whatever it may leave behind, so two runs never share services.
-mkdir -p "$work" k6/out
-chmod 700 "$work" # the settings hold secrets, the users' file holds tokens
-exec 9>"$work/lock"
-flock -n 9 || die "another load test, or a process that one left behind, is still running"
-find "$work" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
+mkdir -p k6/out
+# shellcheck source=scripts/private.sh
+. scripts/private.sh
+take_folder
 
 k6=${K6_BIN:-$(command -v k6 || echo .frontrow/venv/bin/k6)}
 if [[ ! -x $k6 ]]; then
@@ -63,41 +61,7 @@ if [[ ! -x $k6 ]]; then
   k6=.frontrow/venv/bin/k6
 fi
 
-pids=()
-stop_all() {
-  local index pid tries
-  for ((index = ${#pids[@]} - 1; index >= 0; index--)); do
-    pid=${pids[index]}
-    kill -TERM "$pid" 2>/dev/null || continue
-    for ((tries = 0; tries < 300; tries++)); do
-      kill -0 "$pid" 2>/dev/null || continue 2
-      sleep 0.1
-    done
-    echo "load.sh: $pid does not stop, killing it" >&2
-    kill -KILL "$pid" 2>/dev/null || true
-  done
-}
-trap stop_all EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# await WHAT SECONDS PID LOG COMMAND...: until the command succeeds, the process ends, or time is up.
-await() {
-  local what=$1 until=$((SECONDS + $2)) pid=$3 log=$4
-  shift 4
-  until "$@" >/dev/null 2>&1; do
-    kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log" >&2; die "$what ended before it was ready, see $log"; }
-    ((SECONDS < until)) || { tail -n 20 "$log" >&2; die "$what is not ready in time, see $log"; }
-    sleep 0.2
-  done
-}
-
-"$bin" services --dir "$work/services" >"$work/settings" 2>"$work/services.log" &
-pids+=($!)
-await services 180 "${pids[-1]}" "$work/services.log" grep -qx ready "$work/settings"
-while IFS= read -r line; do
-  [[ $line != FRONTROW__*=* ]] || export "${line?}"
-done <"$work/settings"
+start_services
 # Charging without a card keeps the payment provider out of what is measured.
 export FRONTROW__POINTS__CHARGE_WITHOUT_CARD=true
 

@@ -13,6 +13,8 @@ readonly dir=.frontrow/test
 readonly program=${CARGO_TARGET_DIR:-target}/debug/frontrow
 # Initialising a database on a busy machine takes a while.
 readonly start_limit_secs=240
+# Tests wait more than they work: for ticks, for locks, for what was killed to come back.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 
 fail() {
   printf 'test: %s\n' "$*" >&2
