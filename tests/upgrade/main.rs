@@ -154,7 +154,7 @@ async fn an_instance_that_fails_is_noticed() {
         let answer = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
         tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.expect("an answer");
     });
-    let sale = Sale { operator: String::new(), concert: "c".into(), performances: vec!["p".into()] };
+    let sale = Sale { operator: String::new(), concert: "c".into(), performances: vec!["p".into()], venue: "v".into() };
     let buyers = (0..2).map(|_| Buyer { id: String::new(), token: "t".into() }).collect();
     let crowd = Crowd::new(Api::at(vec![base.clone()]), sale, buyers);
     assert!(crowd.try_journey(&Api::at(vec![base.clone()])).await.is_none());
