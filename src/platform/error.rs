@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -83,6 +83,8 @@ pub enum Fault {
     Disconnected,
     /// The server takes no writes (1290, 1792, 1836).
     ReadOnly,
+    /// The server ended the statement because it took too long (3024, MySQL; 1969, MariaDB).
+    Overdue,
     /// No connection became free in time, or too many were waiting.
     Exhausted,
 }
@@ -100,6 +102,7 @@ struct Inner {
     detail: Option<String>,
     members: Map<String, Value>,
     retry_after_secs: Option<u32>,
+    limit: Option<(&'static str, usize)>,
     fault: Option<Fault>,
     source: Option<anyhow::Error>,
 }
@@ -120,8 +123,15 @@ impl Problem {
     /// A problem of this code, with the code's own explanation.
     #[must_use]
     pub fn new(code: &'static Code) -> Self {
-        let inner =
-            Inner { code, detail: None, members: Map::new(), retry_after_secs: None, fault: None, source: None };
+        let inner = Inner {
+            code,
+            detail: None,
+            members: Map::new(),
+            retry_after_secs: None,
+            limit: None,
+            fault: None,
+            source: None,
+        };
         Self(Box::new(inner))
     }
 
@@ -183,6 +193,14 @@ impl Problem {
         self
     }
 
+    /// `rate_limited` by the limit of this name, which allows so many at once: again after so many seconds.
+    #[must_use]
+    pub fn rate_limited(name: &'static str, quota: usize, secs: u32) -> Self {
+        let mut problem = Self::new(&codes::RATE_LIMITED).retry_after(secs);
+        problem.0.limit = Some((name, quota));
+        problem
+    }
+
     /// Remembers what the store's failure was.
     #[must_use]
     pub fn fault_of(mut self, fault: Fault) -> Self {
@@ -204,6 +222,7 @@ impl Problem {
         copy.0.detail.clone_from(&self.0.detail);
         copy.0.members.clone_from(&self.0.members);
         copy.0.retry_after_secs = self.0.retry_after_secs;
+        copy.0.limit = self.0.limit;
         copy.0.fault = self.0.fault;
         copy
     }
@@ -285,6 +304,17 @@ impl IntoResponse for Problem {
         if let Some(secs) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
+        // draft-ietf-httpapi-ratelimit-headers: nothing is left, and until when.
+        if let (Some((name, quota)), Some(secs)) = (self.0.limit, retry_after) {
+            let said = [
+                ("ratelimit", format!("\"{name}\";r=0;t={secs}")),
+                ("ratelimit-policy", format!("\"{name}\";q={quota}")),
+            ];
+            for (header, value) in said {
+                headers
+                    .extend(HeaderValue::from_str(&value).ok().map(|value| (HeaderName::from_static(header), value)));
+            }
+        }
         response
     }
 }
@@ -316,6 +346,7 @@ impl From<sqlx::Error> for Problem {
             Some(Fault::Exhausted) => &codes::OVERLOADED,
             Some(fault) if fault.is_retryable() => &codes::OVERLOADED,
             Some(Fault::Disconnected | Fault::ReadOnly) => &codes::READ_ONLY,
+            Some(Fault::Overdue) => &codes::TIMED_OUT,
             _ => &codes::INTERNAL,
         };
         let mut problem = Self::new(code).because(error);
@@ -337,6 +368,7 @@ fn fault_of(error: &sqlx::Error) -> Option<Fault> {
                 // Shutting down, too many connections, killed, gone.
                 1053 | 1040 | 1203 | 1317 | 1927 | 2006 | 2013 | 4031 => Some(Fault::Disconnected),
                 1290 | 1792 | 1836 => Some(Fault::ReadOnly),
+                3024 | 1969 => Some(Fault::Overdue),
                 _ => None,
             }
         }
@@ -360,6 +392,17 @@ mod tests {
         assert_eq!(body["code"], "not_found");
         assert_eq!(body["request_id"], "r1");
         assert_eq!(body["limit"], 4);
+    }
+
+    #[test]
+    fn who_is_too_fast_is_told_the_limit() {
+        let response = Problem::rate_limited("writes", 65, 2).into_response();
+        let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!((response.status().as_u16(), header("retry-after")), (429, "2".into()));
+        assert_eq!(
+            (header("ratelimit"), header("ratelimit-policy")),
+            ("\"writes\";r=0;t=2".into(), "\"writes\";q=65".into())
+        );
     }
 
     #[test]

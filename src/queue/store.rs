@@ -193,12 +193,12 @@ pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Op
     Ok(sqlx::query_scalar(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?)
 }
 
-/// Places of those inside, with the end of their stay.
-/// The highest rank that was ever let in: it was called, and so was everybody before.
+/// The highest place that was ever let in: it was called, and so was everybody before, as ranks are places.
 pub(super) async fn find_last_admitted(conn: &mut Conn, concert: ConcertId) -> Result<Option<u64>, Problem> {
     Ok(sqlx::query_scalar(FIND_LAST_ADMITTED).bind(concert).fetch_one(conn.sql()).await?)
 }
 
+/// Places of those inside, with the end of their stay.
 pub(super) async fn list_live_passes(conn: &mut Conn, concert: ConcertId) -> Result<Vec<(u64, Timestamp)>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(LIST_LIVE_PASSES).bind(concert).bind(offset).fetch_all(conn.sql()).await?)

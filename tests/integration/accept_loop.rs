@@ -205,20 +205,25 @@ async fn who_sends_slowly_is_told_and_takes_nobodys_place() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_are_few_at_once_and_small_ones_pass() {
     let ground = Ground::new(&[("FRONTROW__HTTP__LARGE_BODIES_MAX", "1")]).await;
+    // What is only announced takes nothing from anybody.
+    let mut announced = Wire::to(&ground.base).await;
+    announced.send(&user_head(100_000)).await;
     let mut first = Wire::to(&ground.base).await;
     first.send(&user_head(100_000)).await;
-    // Its head is read before anything that is asked later.
+    first.send(&" ".repeat(20_000)).await;
+    // What has come is read before anything that is asked later.
     ground.go_on().await;
     let mut second = Wire::to(&ground.base).await;
     second.send(&user_head(100_000)).await;
+    second.send(&" ".repeat(20_000)).await;
     second.expect_refusal(503, "overloaded").await;
-    first.send(&" ".repeat(100_000)).await;
+    first.send(&" ".repeat(80_000)).await;
     first.reply().await.expect("an answer").expect_problem(400, "malformed_json");
     let mut third = Wire::to(&ground.base).await;
     third.send(&user_head(100_000)).await;
     third.send(&" ".repeat(100_000)).await;
     third.reply().await.expect("an answer").expect_problem(400, "malformed_json");
-    drop((first, second, third));
+    drop((announced, first, second, third));
     ground.end().await;
 }
 

@@ -167,10 +167,13 @@ impl Stage {
             }
             peak
         };
+        // One for each request under way, and what the instance does by itself.
+        let most = AT_ONCE * 2;
         let peak = self.crowd.keep_busy(&self.api, &history, AT_ONCE, meanwhile).await;
         for event in history.events() {
             assert_answered(&event);
         }
+        assert!(peak <= most, "{peak} units of work piled up behind {AT_ONCE} requests");
         let (_, longest) = history.latency();
         println!(
             "{} requests, longest {longest:?}, {peak} units at most: {:?}",

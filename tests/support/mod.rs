@@ -37,7 +37,9 @@ pub use wire::Wire;
 pub use world::{Instance, World};
 
 /// Longest wait for background work, far above what it takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
+/// The pause between two questions, at first and at most.
+const PACE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(200));
 
 /// How often tests that choose moments at random do so: `FRONTROW_ROUNDS`, else once.
 pub fn rounds() -> usize {
@@ -45,18 +47,19 @@ pub fn rounds() -> usize {
     rounds.parse().expect("FRONTROW_ROUNDS is a number")
 }
 
-/// Asks again and again until the answer is there.
+/// Asks again and again, ever more slowly, until the answer is there.
 pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    let started = Instant::now();
+    let (started, (mut pace, slowest)) = (Instant::now(), PACE);
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
         assert!(started.elapsed() < PATIENCE, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        tokio::time::sleep(pace).await;
+        pace = (pace * 5 / 4).min(slowest);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Where races are run: two instances, and a third one that nobody races, for preparing and for looking afterwards.
 //!
-//! [`race`] runs each race twice: as the program is, when nothing may be found wrong, and with its guard [`Broken`],
-//! when something must be: else the race would prove nothing.
+//! [`race`] runs each race three times: as the program is, and behind slow proxies, when nothing may be found wrong, and
+//! with its guard [`Broken`] as well, when something must be: else the race would prove nothing.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -132,6 +132,9 @@ fn target(world: &World, sabotage: &Sabotage) -> std::net::SocketAddr {
 pub async fn race(broken: Broken, run: impl AsyncFn(&Track) -> Findings) {
     let found = judged(None, &run).await;
     assert!(found.is_empty(), "{found:#?}");
+    // Neither the proxies nor the delay are what the broken run is blamed for.
+    let found = judged(Some(&Broken::Dropped(&[])), &run).await;
+    assert!(found.is_empty(), "behind proxies: {found:#?}");
     for _ in 0..TRIES {
         let found = judged(Some(&broken), &run).await;
         if let Broken::Rewritten(sabotage) | Broken::Both(sabotage, _) = &broken {

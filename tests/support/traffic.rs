@@ -209,18 +209,13 @@ impl Traffic {
         self.keyed().len()
     }
 
-    /// Sends requests again with their keys, at most so many of them: each gets an answer, and those whose success was
-    /// seen the same one.
+    /// Sends requests again with their keys: each gets an answer, and those whose success was seen the same one. Of those
+    /// whose success was not seen at most so many.
     pub async fn assert_kept(&self, api: &Api, most: usize) {
-        let mut keyed = std::mem::take(&mut *self.keyed());
-        let step = keyed.len().div_ceil(most.max(1)).max(1);
-        let mut sampled: Vec<Keyed> = Vec::new();
-        // Every success, and of the others as many as there is time for.
-        for (index, keyed) in keyed.drain(..).enumerate() {
-            if index % step == 0 {
-                sampled.push(keyed);
-            }
-        }
+        let keyed = std::mem::take(&mut *self.keyed());
+        let (mut sampled, others): (Vec<Keyed>, Vec<Keyed>) = keyed.into_iter().partition(|one| one.success.is_some());
+        let step = others.len().div_ceil(most.max(1)).max(1);
+        sampled.extend(others.into_iter().step_by(step));
         let repeat = async |keyed: Keyed| {
             let reply = eventually("an answer to a repeat", || async {
                 let reply = keyed.request.call(api).send().await;

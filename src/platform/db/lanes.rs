@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::{Body, Conn, Db};
-use crate::platform::error::{Problem, codes};
+use crate::platform::error::Problem;
 
 /// The lanes of one instance. Clones share them.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl Lanes {
             let mut lanes = self.lock();
             let lane = lanes.entry(user).or_insert_with(|| Lane { turn: Arc::new(Semaphore::new(1)), inside: 0 });
             if lane.inside > self.waiting_max {
-                return Err(Problem::new(&codes::RATE_LIMITED).retry_after(1));
+                return Err(Problem::rate_limited("writes-at-once", self.waiting_max + 1, 1));
             }
             lane.inside += 1;
             (lane.turn.clone(), Place { lanes: self.clone(), user })

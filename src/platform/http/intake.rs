@@ -74,10 +74,10 @@ impl Intake {
     }
 
     async fn read(&self, mut body: Incoming) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Problem> {
-        let declared = declared(&body);
-        let (mut bytes, mut place) = (BytesMut::with_capacity(declared.min(SMALL_BYTES)), None);
+        // Neither memory nor a place is given for what was only announced.
+        let (mut bytes, mut place) = (BytesMut::new(), None);
         loop {
-            if place.is_none() && declared.max(bytes.len()) > SMALL_BYTES {
+            if place.is_none() && bytes.len() > SMALL_BYTES {
                 let free = self.places.clone().try_acquire_owned();
                 place = Some(free.map_err(|_| Problem::new(&codes::OVERLOADED))?);
             }

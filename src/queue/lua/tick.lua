@@ -29,7 +29,9 @@ end
 local announced = math.min(tonumber(ARGV[12]), issued)
 if announced > serving then
   serving = announced
-  redis.call('HSET', head, 'serving', serving, 'amnesty_by', string.format('%.0f', now + tonumber(ARGV[5])))
+  -- An amnesty that runs already is not shortened.
+  local by = math.max(count('amnesty_by'), now + tonumber(ARGV[5]))
+  redis.call('HSET', head, 'serving', serving, 'amnesty_by', string.format('%.0f', by))
 end
 
 local in_use, called = active(now), redis.call('ZCARD', calls)

@@ -130,6 +130,42 @@ async fn one_hold(track: &Track) -> Findings {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_reservation_is_given_back_once() {
+    let guard = Sabotage::of_sql("FROM reservations WHERE id = ?", " FOR UPDATE", "");
+    let drop = &["ALTER TABLE ledger_transactions DROP INDEX once, ADD INDEX not_unique (kind, reference)"];
+    race(Broken::Both(guard, drop), one_reservation).await;
+}
+
+/// One reservation is cancelled with fifty keys at once, everybody else's with two.
+async fn one_reservation(track: &Track) -> Findings {
+    let (sale, crowd) = sale_with(track, 12, 4, PRICE).await;
+    let held = holds(track, &sale, &crowd, &labels(0..CROWD)).await;
+    let pay = |(one, hold): (&Inside, &String)| {
+        let (buyer, hold) = (one.buyer.clone(), hold.clone());
+        async move { text(&buyer.try_pay(&track.quiet, &hold, "pay").await.expect(201)["id"]) }
+    };
+    let paying: Vec<_> = crowd.iter().zip(&held).map(pay).collect();
+    let paid: Vec<String> = stream::iter(paying).buffered(PREPARING).collect().await;
+    let history = History::default();
+    let (history_ref, paid_ref) = (&history, &paid);
+    let cancellations = crowd.iter().enumerate().flat_map(|(number, one)| {
+        let keys = if number == 0 { BURST } else { 2 };
+        (0..keys).map(move |key| async move {
+            let path = format!("/v1/reservations/{}/cancellation", paid_ref[number]);
+            let call = track.api.post(&path).bearer(&one.buyer.token).key(&format!("cancel {key}"));
+            history_ref.send(&one.buyer.id, call).await;
+        })
+    });
+    join_all(cancellations).await;
+    let mut findings = Findings::default();
+    findings.outcomes(&history, &["200", "409 not_cancellable"]);
+    findings.equal("reservations given back", &history.count("200"), &crowd.len());
+    let left = join_all(crowd.iter().map(|one| balance(track, &one.buyer))).await;
+    findings.check(left.iter().all(|left| *left == PRICE), || format!("left {left:?}"));
+    findings
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_balance_for_one_buys_one() {
     let guard = Sabotage::of_sql("SET balance = balance - ?", "AND balance >= ?", "AND ? IS NOT NULL");
     let drop = &["ALTER TABLE points_accounts DROP CONSTRAINT points_accounts_balance"];
@@ -161,8 +197,10 @@ async fn a_balance_for_one(track: &Track) -> Findings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn charges_payments_and_cancellations_at_random_add_up() {
-    let of = "FROM points_accounts WHERE user_id = ?";
-    race(Broken::Rewritten(Sabotage::of_sql(of, " FOR UPDATE", "")), at_random).await;
+    // Behind the lock stands the numbering of entries.
+    let guard = Sabotage::of_sql("FROM points_accounts WHERE user_id = ?", " FOR UPDATE", "");
+    let drop = &["ALTER TABLE ledger_entries DROP INDEX by_user, ADD INDEX not_unique (user_id, user_entry)"];
+    race(Broken::Both(guard, drop), at_random).await;
 }
 
 /// Everybody charges, pays and cancels at the same time, in any order; one buyer does it many times over.
