@@ -75,12 +75,14 @@ struct Checks {
     mysql: &'static str,
     /// `ok` or `unreachable`.
     redis: &'static str,
+    /// `ok`, or `cut_off` where other instances move the lines that this one cannot.
+    queue: &'static str,
     /// Whether the instance is about to end.
     draining: bool,
 }
 
-/// Tells whether new requests should come here: not without MySQL, nor while draining. Redis may vanish, and what needs
-/// it answers for itself.
+/// Tells whether new requests should come here: not without MySQL, nor while draining, nor while this instance alone does not
+/// reach Redis. That Redis may vanish for everyone: then MySQL keeps the lines.
 #[utoipa::path(get, path = "/readyz", tag = "operations",
     responses((status = 200, description = "Ready, or degraded", body = Readiness),
         (status = 503, description = "Unready", body = Readiness)))]
@@ -90,14 +92,15 @@ async fn readiness(axum::extract::State(Probes { state, shutdown }): axum::extra
         tokio::time::timeout(PROBE_MAX, state.redis.ping()),
     );
     let (mysql, redis) = (mysql == Ok(true), matches!(redis, Ok(Ok(()))));
-    let draining = shutdown.is_requested();
+    let (draining, cut_off) = (shutdown.is_requested(), state.queue.is_cut_off());
     let word = |ok| if ok { "ok" } else { "unreachable" };
-    let (code, status) = match (mysql && !draining, redis) {
+    let (code, status) = match (mysql && !draining && !cut_off, redis) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
         (true, false) => (StatusCode::OK, "degraded"),
         (true, true) => (StatusCode::OK, "ready"),
     };
-    let checks = Checks { mysql: word(mysql), redis: word(redis), draining };
+    let queue = if cut_off { "cut_off" } else { "ok" };
+    let checks = Checks { mysql: word(mysql), redis: word(redis), queue, draining };
     let mut response =
         (code, [(header::CACHE_CONTROL, "no-store")], Json(Readiness { status, checks })).into_response();
     if code == StatusCode::SERVICE_UNAVAILABLE {

@@ -56,6 +56,7 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
     // Once another instance runs the audit, what this one found is no news.
     let kept = FINDINGS_KEPT * Duration::from_secs(u64::from(state.config.jobs.audit_every_secs));
     shutdown.repeat(Duration::from_secs(5), move || async move { metrics::forget_invariants(kept) });
+    every(Duration::from_millis(500), |state| Box::pin(async move { state.queue.copy_places().await }), "places");
     let ticker = Arc::new(Ticker::new(state.queue.clone()));
     shutdown.repeat(Duration::from_millis(state.config.queue.tick_ms), move || {
         let ticker = ticker.clone();

@@ -44,6 +44,9 @@ pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> any
     server::serve(listener, router::router(&state, &shutdown), &http, &shutdown).await;
     shutdown.wait().await;
     let closing = async {
+        if let Err(problem) = state.queue.copy_places().await {
+            tracing::warn!(%problem, "the last places were not copied: their tickets alone prove them");
+        }
         state.redis.close().await;
         state.db.close().await;
     };

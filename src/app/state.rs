@@ -14,6 +14,7 @@ use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
 use crate::platform::db::Db;
 use crate::platform::idempotency::Idempotency;
+use crate::platform::latency::Latencies;
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
 use crate::platform::token::KeyRing;
@@ -56,6 +57,7 @@ impl State {
         let seats = Arc::new(Seats::new(db.clone(), clock.clone(), Arc::new(reader.clone()), &config.booking));
         let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
         let reader = Arc::new(reader);
+        let latencies = Latencies::default();
         let queue = Arc::new(Queue::new(queue::Parts {
             db: db.clone(),
             redis: redis.clone(),
@@ -63,6 +65,7 @@ impl State {
             keys: keys.clone(),
             catalog: reader.clone(),
             supply: Arc::new(SupplyOfSeats(seats.clone())),
+            latencies: latencies.clone(),
             wake: wake.clone(),
             settings: config.queue.clone(),
         }));
@@ -72,6 +75,7 @@ impl State {
             idempotency: idempotency.clone(),
             catalog: reader.clone(),
             passes: Passes::new(&keys),
+            latencies: latencies.clone(),
             settings: config.booking.clone(),
         });
         Ok(Self {
@@ -81,7 +85,7 @@ impl State {
             queue,
             seats,
             holds,
-            checkout: Checkout::new(db.clone(), idempotency.clone(), reader, wake.clone(), &config.booking),
+            checkout: Checkout::new(db.clone(), idempotency.clone(), reader, latencies, wake.clone(), &config.booking),
             points: Points::new(db.clone(), idempotency.clone(), config.points),
             idempotency,
             config: Arc::new(config),

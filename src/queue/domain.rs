@@ -37,6 +37,16 @@ pub struct Settings {
     pub poll_max_ms: u64,
     pub calls_per_tick_max: u32,
     pub sales_max: u32,
+    pub slo_ms: u64,
+    pub standby_admit_per_second: u32,
+}
+
+impl Settings {
+    /// How long it takes until everybody in a lobby has learnt the own rank.
+    #[must_use]
+    pub fn lobby_spread_ms(&self, lobby_size: u64) -> u64 {
+        self.poll_max_ms.max(lobby_size / 10)
+    }
 }
 
 /// Seats of a concert, all performances together.
@@ -52,6 +62,17 @@ pub struct Supply {
 pub trait SeatSupply: Send + Sync {
     /// The concert's supply, or nothing where it is not known right now.
     fn supply(&self, concert: ConcertId) -> BoxFuture<'_, Option<Supply>>;
+}
+
+/// Who keeps a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InCharge {
+    /// Redis.
+    #[default]
+    Redis,
+    /// MySQL, while Redis is away for everyone.
+    MySql,
 }
 
 /// A sale's rules as operators set them.
@@ -158,9 +179,48 @@ impl Ticket {
     }
 }
 
+/// What holds admission back now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The rate that operators set.
+    Rate,
+    /// The latency of holds and payments: the rate is lowered for now.
+    Latency,
+    /// Everybody inside: all slots are taken, or expected to be by those called.
+    Slots,
+    /// Seats that could still be sold.
+    Seats,
+    /// Nobody waits.
+    #[default]
+    Nobody,
+    /// Not open, paused, or not drawn yet.
+    Closed,
+}
+
+impl Bound {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Rate, Self::Latency, Self::Slots, Self::Seats, Self::Nobody, Self::Closed];
+
+    /// Its word in metrics and scripts.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Latency => "latency",
+            Self::Slots => "slots",
+            Self::Seats => "seats",
+            Self::Nobody => "nobody",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// What an instance knows of a line from its last tick.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// When, by the store's clock.
+    pub at: Option<Timestamp>,
     /// Indices issued so far.
     pub issued: u64,
     /// Ranks called so far.
@@ -169,17 +229,30 @@ pub struct Snapshot {
     pub active: u64,
     /// Called and not claimed yet.
     pub called: u64,
+    /// Those among them who asked while all slots were taken.
+    pub present: u64,
+    /// Calls made in this making of the line: without places given up, and without ranks that nobody has.
+    pub calls_made: u64,
     /// The sequence number of the newest place given up that this instance has seen.
     pub gone_seq: u64,
-    /// Waiting places given up.
+    /// Ranks of waiting places given up.
     pub gone: HashSet<u64>,
+    /// Arrivals of places given up in the lobby, before the draw.
+    pub gone_early: HashSet<u64>,
+    /// Ranks called per second at most, after what latency allows.
+    pub pace: f64,
+    /// The share of those called lately who did not come.
+    pub no_show: f64,
+    /// What holds admission back.
+    pub bound: Bound,
 }
 
 impl Snapshot {
     /// Places still waiting.
     #[must_use]
     pub fn waiting(&self) -> u64 {
-        self.issued.saturating_sub(self.serving).saturating_sub(self.gone.len() as u64)
+        let gone = self.gone.len() + self.gone_early.len();
+        self.issued.saturating_sub(self.serving).saturating_sub(gone as u64)
     }
 }
 
@@ -236,8 +309,15 @@ mod tests {
 
     #[test]
     fn the_front_polls_often_and_the_back_seldom() {
-        let settings =
-            Settings { tick_ms: 200, poll_min_ms: 500, poll_max_ms: 10_000, calls_per_tick_max: 1, sales_max: 1 };
+        let settings = Settings {
+            tick_ms: 200,
+            poll_min_ms: 500,
+            poll_max_ms: 10_000,
+            calls_per_tick_max: 1,
+            sales_max: 1,
+            slo_ms: 1,
+            standby_admit_per_second: 1,
+        };
         assert_eq!(poll_after_ms(0, 50, &settings, 0.5), 500);
         assert_eq!(poll_after_ms(1_000_000, 50, &settings, 0.5), 10_000);
         assert!(poll_after_ms(1000, 50, &settings, 0.0) < poll_after_ms(1000, 50, &settings, 0.99));

@@ -150,7 +150,11 @@ async fn show(
         max_active: state.rules.max_active,
         admit_per_second: state.rules.admit_per_second,
         seats_left: state.supply.map(|supply| supply.available),
-        draw: DrawView { commitment: sale.commitment.clone(), lobby_size: state.lobby_size, seed: None },
+        draw: DrawView {
+            commitment: sale.commitment.clone(),
+            lobby_size: state.draw.as_ref().map(|draw| draw.lobby_size),
+            seed: state.draw.as_ref().map(|draw| draw.seed.clone()),
+        },
     });
     Ok(Cached::json(&view, "public, max-age=1")?.answer(&headers))
 }

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use prometheus::IntCounterVec;
 
-use super::redis::Claimed;
+use super::line::Claimed;
 use crate::platform::telemetry::metrics::counter;
 
 static JOINS: LazyLock<IntCounterVec> =
@@ -13,6 +13,18 @@ static CLAIMS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("frontrow_queue_claims_total", "Claims of a pass, by what came of them.", &["result"]));
 static LAPSES: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("frontrow_queue_lapses_total", "Calls that nobody claimed in time.", &[]));
+
+static NOT_COPIED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter(
+        "frontrow_queue_places_not_copied_total",
+        "Places that MySQL never heard of: their tickets alone prove them.",
+        &[],
+    )
+});
+
+pub(super) fn place_not_copied() {
+    NOT_COPIED.with_label_values::<&str>(&[]).inc();
+}
 
 pub(super) fn joined(is_new: bool) {
     JOINS.with_label_values(&[if is_new { "new" } else { "same" }]).inc();

@@ -13,15 +13,24 @@
 //! `users`, `calls`, `slots`, `present`, `ends`, `gone` (see `lua/line.lua`).
 
 pub mod admin;
+mod charge;
+mod claims;
 pub mod domain;
+pub mod draw;
+mod eta;
+mod gaps;
 pub mod http;
 pub mod jobs;
+mod joins;
+pub mod line;
 mod metrics;
 pub mod pass;
+mod places;
 mod redis;
 pub mod sale;
 pub mod service;
 pub mod setup;
+mod standby;
 pub mod store;
 mod upkeep;
 

@@ -3,81 +3,30 @@
 use std::sync::LazyLock;
 
 use fred::types::Value;
+use futures::future::BoxFuture;
 
-use super::domain::{Rules, Snapshot, Standing};
-use crate::accounts::UserId;
+use super::domain::{Bound, Rules, Snapshot, Standing};
+use super::line::{
+    Answer, At, Claimed, Drawing, End, Join, Joined, Latency, Left, Line, Ranking, Remembered, Spot, Tick, Ticked, Warm,
+};
 use crate::catalog::ConcertId;
-use crate::catalog::domain::Hours;
 use crate::platform::clock::{Clock, Timestamp};
 use crate::platform::error::Problem;
 use crate::platform::redis::{Redis, Script};
 
-static JOIN: LazyLock<Script> =
-    LazyLock::new(|| Script::new("queue.join", concat!(include_str!("lua/line.lua"), include_str!("lua/join.lua"))));
-static LOOK: LazyLock<Script> =
-    LazyLock::new(|| Script::new("queue.look", concat!(include_str!("lua/line.lua"), include_str!("lua/look.lua"))));
-static CLAIM: LazyLock<Script> =
-    LazyLock::new(|| Script::new("queue.claim", concat!(include_str!("lua/line.lua"), include_str!("lua/claim.lua"))));
-static LEAVE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("queue.leave", concat!(include_str!("lua/line.lua"), include_str!("lua/leave.lua"))));
-static TICK: LazyLock<Script> =
-    LazyLock::new(|| Script::new("queue.tick", concat!(include_str!("lua/line.lua"), include_str!("lua/tick.lua"))));
-static REBUILD: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("queue.rebuild", concat!(include_str!("lua/line.lua"), include_str!("lua/rebuild.lua")))
-});
+static JOIN: LazyLock<Script> = LazyLock::new(|| script("queue.join", include_str!("lua/join.lua")));
+static LOOK: LazyLock<Script> = LazyLock::new(|| script("queue.look", include_str!("lua/look.lua")));
+static CLAIM: LazyLock<Script> = LazyLock::new(|| script("queue.claim", include_str!("lua/claim.lua")));
+static LEAVE: LazyLock<Script> = LazyLock::new(|| script("queue.leave", include_str!("lua/leave.lua")));
+static TICK: LazyLock<Script> = LazyLock::new(|| script("queue.tick", include_str!("lua/tick.lua")));
+static DRAW: LazyLock<Script> = LazyLock::new(|| script("queue.draw", include_str!("lua/draw.lua")));
+static REBUILD: LazyLock<Script> = LazyLock::new(|| script("queue.rebuild", include_str!("lua/rebuild.lua")));
+static RESTORE: LazyLock<Script> = LazyLock::new(|| script("queue.restore", include_str!("lua/restore.lua")));
+static RUN_ID: LazyLock<Script> = LazyLock::new(|| Script::new("queue.run_id", include_str!("lua/run_id.lua")));
 
-/// What a script said, or that the line must be rebuilt first.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Warm<T> {
-    /// The line is missing or of another epoch; nothing was changed.
-    Cold,
-    /// The answer.
-    Answer(T),
-}
-
-/// A place given by `join`.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Joined {
-    /// A new place.
-    New(u64),
-    /// The place that the user has.
-    Same(u64),
-    /// The ceiling must be raised past this many first.
-    Ceiling(u64),
-    /// The user has no place, and new ones are refused.
-    Refused,
-}
-
-/// Who joins.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Join {
-    pub user: UserId,
-    /// What MySQL is known to allow.
-    pub ceiling: u64,
-    /// The arrival of a ticket that the user has already.
-    pub presented: Option<u64>,
-    /// Whether only those are served who have a place.
-    pub is_refused: bool,
-}
-
-/// What `claim` did.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Claimed {
-    /// A slot until then.
-    Admitted(Timestamp),
-    /// Called, but all slots are taken.
-    Full,
-    /// Neither.
-    Refused(Standing),
-}
-
-/// What `tick` returned.
-#[derive(Debug)]
-pub(super) struct Ticked {
-    /// The line now, with the places given up since the last tick.
-    pub snapshot: Snapshot,
-    /// Calls that lapsed in this tick.
-    pub lapsed: u64,
+/// A script with the shared head in front.
+fn script(name: &'static str, lua: &str) -> Script {
+    Script::new(name, format!("{}{lua}", include_str!("lua/line.lua")))
 }
 
 /// The lines of one Redis.
@@ -92,148 +41,172 @@ impl Lines {
         Self { redis, clock }
     }
 
-    async fn run(
-        &self,
-        script: &Script,
-        concert: ConcertId,
-        epoch: u32,
-        rest: Vec<Value>,
-    ) -> Result<Warm<Reply>, Problem> {
-        let names = ["head", "users", "calls", "slots", "present", "ends", "gone"];
-        let keys = names.iter().map(|name| self.redis.key(&format!("{{sale:{concert}}}:{name}"))).collect();
-        let mut args: Vec<Value> = vec![epoch.to_string().into(), self.clock.offset_millis().to_string().into()];
+    /// Which Redis keeps this sale's keys: another one after each start.
+    pub async fn run_id(&self, concert: ConcertId) -> Result<String, Problem> {
+        let key = self.redis.key(&format!("{{sale:{concert}}}:head"));
+        let reply = Reply(self.redis.run(&RUN_ID, vec![key], Vec::new()).await?);
+        Ok(reply.word(0))
+    }
+
+    async fn run(&self, script: &Script, at: At, rest: Vec<Value>) -> Result<Warm<Reply>, Problem> {
+        let names = ["head", "users", "calls", "slots", "present", "ends", "gone", "ghosts"];
+        let keys = names.iter().map(|name| self.redis.key(&format!("{{sale:{}}}:{name}", at.concert))).collect();
+        let mut args: Vec<Value> = vec![at.epoch.to_string().into(), self.clock.offset_millis().to_string().into()];
         args.extend(rest);
         let reply = Reply(self.redis.run(script, keys, args).await?);
         Ok(if reply.word(0) == "cold" { Warm::Cold } else { Warm::Answer(reply) })
     }
+}
 
-    pub async fn join(&self, concert: ConcertId, epoch: u32, join: &Join) -> Result<Warm<Joined>, Problem> {
-        let user = Value::Bytes(bytes::Bytes::copy_from_slice(join.user.0.as_bytes()));
-        let presented = join.presented.map_or_else(|| "".into(), number);
-        self.run(&JOIN, concert, epoch, vec![user, number(join.ceiling), presented, flag(join.is_refused)]).await?.read(
-            |reply| match reply.word(0).as_str() {
+impl Line for Lines {
+    fn join<'a>(&'a self, at: At, join: &'a Join) -> Answer<'a, Joined> {
+        let (is_draw, opens, size) = match join.ranking {
+            Ranking::Fifo => (false, Value::from("0"), Value::from("0")),
+            Ranking::Undrawn { opens_at } => (true, time(opens_at), "".into()),
+            Ranking::Drawn { lobby_size, opens_at } => (true, time(opens_at), number(lobby_size)),
+        };
+        let [arrival, rank] = spot(join.presented);
+        let [asked, asked_rank] = spot(join.asked);
+        let args = vec![
+            Value::Bytes(bytes::Bytes::copy_from_slice(join.user.0.as_bytes())),
+            number(join.ceiling),
+            arrival,
+            rank,
+            flag(join.has_looked),
+            flag(join.is_refused),
+            flag(is_draw),
+            opens,
+            size,
+            asked,
+            asked_rank,
+        ];
+        Box::pin(async move {
+            self.run(&JOIN, at, args).await?.read(|reply| match reply.word(0).as_str() {
                 "new" => Some(Joined::New(reply.number(1)?)),
                 "same" => Some(Joined::Same(reply.number(1)?)),
                 "ceiling" => Some(Joined::Ceiling(reply.number(1)?)),
                 "refused" => Some(Joined::Refused),
+                "rank" => Some(Joined::NeedsRank(reply.number(1)?)),
+                "unknown" => Some(Joined::Unknown),
+                "drawn" => Some(Joined::Drawn),
                 _ => None,
-            },
+            })
+        })
+    }
+
+    fn look<'a>(&'a self, at: At, rank: u64, rules: &'a Rules) -> Answer<'a, (Standing, Option<Timestamp>)> {
+        let args = vec![number(rank), number(u64::from(rules.claim_secs) * 1000)];
+        Box::pin(
+            async move { self.run(&LOOK, at, args).await?.read(|reply| Some((reply.standing(0)?, reply.time(1)))) },
         )
     }
 
-    pub async fn look(
-        &self,
-        concert: ConcertId,
-        epoch: u32,
-        rank: u64,
-        rules: &Rules,
-    ) -> Result<Warm<(Standing, Option<Timestamp>)>, Problem> {
-        let args = vec![number(rank), number(u64::from(rules.claim_secs) * 1000)];
-        self.run(&LOOK, concert, epoch, args).await?.read(|reply| Some((reply.standing(0)?, reply.time(1))))
-    }
-
-    pub async fn claim(
-        &self,
-        concert: ConcertId,
-        epoch: u32,
-        rank: u64,
-        rules: &Rules,
-    ) -> Result<Warm<Claimed>, Problem> {
+    fn claim<'a>(&'a self, at: At, rank: u64, rules: &'a Rules) -> Answer<'a, Claimed> {
         let args = vec![
             number(rank),
             number(rules.max_active.into()),
             number(u64::from(rules.claim_secs) * 1000),
             number(u64::from(rules.session_secs) * 1000),
         ];
-        self.run(&CLAIM, concert, epoch, args).await?.read(|reply| match reply.word(0).as_str() {
-            "admitted" => Some(Claimed::Admitted(reply.time(1)?)),
-            "full" => Some(Claimed::Full),
-            _ => Some(Claimed::Refused(reply.standing(0)?)),
+        Box::pin(async move {
+            self.run(&CLAIM, at, args).await?.read(|reply| match reply.word(0).as_str() {
+                "admitted" => Some(Claimed::Admitted(reply.time(1)?)),
+                "full" => Some(Claimed::Full),
+                _ => Some(Claimed::Refused(reply.standing(0)?)),
+            })
         })
     }
 
-    /// Gives a place up (`has_finished` false) or ends a stay (true). Tells where it stood.
-    pub async fn leave(
-        &self,
-        concert: ConcertId,
-        epoch: u32,
-        rank: u64,
-        has_finished: bool,
-    ) -> Result<Warm<Standing>, Problem> {
-        let end = if has_finished { "f" } else { "l" };
-        self.run(&LEAVE, concert, epoch, vec![number(rank), end.into()]).await?.read(|reply| reply.standing(0))
+    fn leave(&self, at: At, spot: Spot, end: End) -> Answer<'_, Left> {
+        let end = match end {
+            End::Left => "l",
+            End::Finished => "f",
+        };
+        let args = vec![number(spot.arrival), optional(spot.rank), end.into()];
+        Box::pin(async move {
+            self.run(&LEAVE, at, args).await?.read(|reply| match reply.word(0).as_str() {
+                "drawn" => Some(Left::Drawn),
+                _ => Some(Left::From(reply.standing(0)?)),
+            })
+        })
     }
 
-    pub async fn tick(&self, concert: ConcertId, epoch: u32, tick: &Tick<'_>) -> Result<Warm<Ticked>, Problem> {
+    fn tick<'a>(&'a self, at: At, tick: &'a Tick) -> Answer<'a, Ticked> {
+        let latency = match tick.latency {
+            Latency::Unknown => "",
+            Latency::Within => "within",
+            Latency::Over => "over",
+        };
         let args = vec![
             number(tick.rules.admit_per_second.into()),
             number(tick.rules.max_active.into()),
             number(u64::from(tick.rules.claim_secs) * 1000),
-            tick.hours.booking_opens_at.millis().to_string().into(),
-            tick.hours.booking_closes_at.millis().to_string().into(),
+            time(tick.hours.booking_opens_at),
+            time(tick.hours.booking_closes_at),
             flag(tick.rules.is_paused),
             number(tick.seats_left),
             number(tick.calls_max.into()),
             number(tick.gone_seq),
             number(tick.announced),
+            flag(tick.ranking != Ranking::Fifo),
+            latency.into(),
+            time(tick.lapses_from),
         ];
-        self.run(&TICK, concert, epoch, args).await?.read(|reply| {
-            let snapshot = Snapshot {
-                issued: reply.number(2)?,
-                serving: reply.number(3)?,
-                active: reply.number(4)?,
-                called: reply.number(5)?,
-                gone_seq: reply.number(7)?,
-                gone: reply.numbers(8),
-            };
-            Some(Ticked { snapshot, lapsed: reply.number(6)? })
+        Box::pin(async move { self.run(&TICK, at, args).await?.read(ticked) })
+    }
+
+    fn draw<'a>(&'a self, at: At, draw: &'a Drawing) -> Answer<'a, Vec<u64>> {
+        let mut args = vec![number(draw.lobby_size), draw.gaps.clone().into(), number(draw.ghosts.len() as u64)];
+        args.extend(draw.ghosts.iter().map(|rank| number(*rank)));
+        args.extend(draw.left.iter().flat_map(|(arrival, rank)| [number(*arrival), number(*rank)]));
+        Box::pin(async move {
+            self.run(&DRAW, at, args)
+                .await?
+                .read(|reply| Some(reply.list(1).iter().filter_map(|text| text.parse().ok()).collect()))
         })
     }
 
-    /// Makes the line anew at `epoch`. Harmless where another instance has done so.
-    pub async fn rebuild(&self, concert: ConcertId, epoch: u32, line: &Remembered) -> Result<(), Problem> {
+    fn rebuild<'a>(&'a self, at: At, line: &'a Remembered) -> BoxFuture<'a, Result<(), Problem>> {
         let mut args = vec![
             number(line.ceiling),
             number(line.serving),
             line.gaps.clone().into(),
             number(u64::from(line.claim_secs) * 1000),
-            line.closes_at.millis().to_string().into(),
+            time(line.closes_at),
+            optional(line.lobby_size),
+            number(line.ghosts.len() as u64),
         ];
-        for (rank, until) in &line.slots {
-            args.push(number(*rank));
-            args.push(until.millis().to_string().into());
-        }
-        self.run(&REBUILD, concert, epoch, args).await.map(drop)
+        args.extend(line.ghosts.iter().map(|rank| number(*rank)));
+        args.extend(line.slots.iter().flat_map(|(rank, until)| [number(*rank), time(*until)]));
+        Box::pin(async move { self.run(&REBUILD, at, args).await.map(drop) })
+    }
+
+    fn restore<'a>(&'a self, at: At, left: &'a [Spot]) -> Answer<'a, bool> {
+        let args = left.iter().flat_map(|spot| [number(spot.arrival), optional(spot.rank)]).collect();
+        Box::pin(async move { self.run(&RESTORE, at, args).await?.read(|reply| Some(reply.word(0) == "ok")) })
     }
 }
 
-/// What is still known of a line that Redis lost.
-#[derive(Debug)]
-pub(super) struct Remembered {
-    /// Nothing at or above it was issued.
-    pub ceiling: u64,
-    /// Ranks called.
-    pub serving: u64,
-    /// Ranks that nobody is known to have.
-    pub gaps: String,
-    /// How long those who were called may claim again.
-    pub claim_secs: u32,
-    /// When the sale ends.
-    pub closes_at: Timestamp,
-    /// Those inside, with the end of their stay.
-    pub slots: Vec<(u64, Timestamp)>,
-}
-
-/// What a tick needs to know.
-#[derive(Debug)]
-pub(super) struct Tick<'a> {
-    pub rules: &'a Rules,
-    pub hours: &'a Hours,
-    pub seats_left: u64,
-    pub calls_max: u32,
-    pub gone_seq: u64,
-    /// Calls that this instance has told of: they are not taken back.
-    pub announced: u64,
+fn ticked(reply: &Reply) -> Option<Ticked> {
+    let gone = reply.list(8);
+    let early = gone.iter().filter_map(|member| member.strip_prefix('q')).filter_map(|text| text.parse().ok());
+    let snapshot = Snapshot {
+        at: reply.time(1),
+        issued: reply.number(2)?,
+        serving: reply.number(3)?,
+        active: reply.number(4)?,
+        called: reply.number(5)?,
+        gone_seq: reply.number(7)?,
+        gone_early: early.collect(),
+        gone: gone.iter().filter_map(|member| member.parse().ok()).collect(),
+        present: reply.number(9)?,
+        calls_made: reply.number(10)?,
+        pace: reply.word(13).parse().ok()?,
+        no_show: reply.word(14).parse().ok()?,
+        bound: Bound::ALL.into_iter().find(|bound| bound.word() == reply.word(15))?,
+    };
+    let is_drawn = !reply.word(12).is_empty();
+    Some(Ticked { snapshot, lapsed: reply.number(6)?, lobby_size: reply.number(11), is_drawn })
 }
 
 fn flag(value: bool) -> Value {
@@ -242,6 +215,18 @@ fn flag(value: bool) -> Value {
 
 fn number(value: u64) -> Value {
     value.to_string().into()
+}
+
+fn optional(value: Option<u64>) -> Value {
+    value.map_or_else(|| "".into(), number)
+}
+
+fn time(value: Timestamp) -> Value {
+    value.millis().to_string().into()
+}
+
+fn spot(spot: Option<Spot>) -> [Value; 2] {
+    [optional(spot.map(|spot| spot.arrival)), optional(spot.and_then(|spot| spot.rank))]
 }
 
 /// A script's array reply.
@@ -260,16 +245,17 @@ impl Reply {
         self.word(index).parse().ok().and_then(Timestamp::from_millis)
     }
 
-    fn numbers(&self, index: usize) -> std::collections::HashSet<u64> {
+    fn list(&self, index: usize) -> Vec<String> {
         let list = match self.0.get(index) {
             Some(Value::Array(list)) => list.as_slice(),
             _ => &[],
         };
-        list.iter().filter_map(Value::as_string).filter_map(|text| text.parse().ok()).collect()
+        list.iter().filter_map(Value::as_string).collect()
     }
 
     fn standing(&self, index: usize) -> Option<Standing> {
         match self.word(index).as_str() {
+            "lobby" => Some(Standing::Lobby),
             "waiting" => Some(Standing::Waiting),
             "called" => Some(Standing::Called),
             "admitted" => Some(Standing::Admitted),
@@ -277,16 +263,6 @@ impl Reply {
             "left" => Some(Standing::Left),
             "finished" => Some(Standing::Finished),
             _ => None,
-        }
-    }
-}
-
-impl<T> Warm<T> {
-    /// The same with the answer turned into another.
-    pub fn map<U>(self, turn: impl FnOnce(T) -> U) -> Warm<U> {
-        match self {
-            Self::Cold => Warm::Cold,
-            Self::Answer(answer) => Warm::Answer(turn(answer)),
         }
     }
 }

@@ -1,14 +1,29 @@
 //! One sale's line as an instance keeps it in memory: enough to answer whoever waits.
 
-use std::sync::{PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use super::domain::{Phase, Rules, Snapshot, Supply};
+use super::domain::{InCharge, Phase, Rules, Snapshot, Supply};
+use super::draw::Permutation;
+use super::eta::CallLog;
+use super::gaps::Gaps;
+use super::line::{At, Ranking, Spot};
 use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
 use crate::platform::clock::Timestamp;
 use crate::platform::token::{KeyRing, Sealer};
+
+/// A draw that has been made.
+#[derive(Debug)]
+pub struct Draw {
+    /// How many came early.
+    pub lobby_size: u64,
+    /// What the ranks follow from, as hex: no secret any more.
+    pub seed: String,
+    /// The ranks.
+    pub ranks: Permutation,
+}
 
 /// What changes while a sale runs.
 #[derive(Clone, Debug)]
@@ -19,14 +34,29 @@ pub struct State {
     pub rules: Rules,
     /// Which making of the line is valid, as this instance knows it.
     pub epoch: u32,
+    /// Who keeps it.
+    pub in_charge: InCharge,
     /// What MySQL is known to allow.
     pub ceiling: u64,
     /// The last tick's numbers.
     pub snapshot: Snapshot,
     /// Seats left, if known.
     pub supply: Option<Supply>,
-    /// How many came before opening, once the lobby is closed.
-    pub lobby_size: Option<u64>,
+    /// The draw, once it was made.
+    pub draw: Option<Arc<Draw>>,
+    /// How old the checkpoint in MySQL was when it was last read, and how far it was.
+    pub(super) checkpoint: Checkpoint,
+    pub(super) gaps: Gaps,
+    pub(super) calls: CallLog,
+}
+
+/// What MySQL knew of the line when its row was last read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checkpoint {
+    pub age: Option<Duration>,
+    read_at: Instant,
+    pub issued: u64,
+    pub serving: u64,
 }
 
 impl State {
@@ -34,6 +64,36 @@ impl State {
     #[must_use]
     pub fn phase(&self, now: Timestamp) -> Phase {
         Phase::at(now, &self.hours, &self.rules, self.supply)
+    }
+
+    /// How many must be called before `rank` is: without ranks that nobody has, which are skipped in one step.
+    #[must_use]
+    pub(super) fn called_before(&self, rank: u64) -> u64 {
+        let serving = self.snapshot.serving;
+        let lobby_size = self.draw.as_ref().map_or(0, |draw| draw.lobby_size);
+        rank.saturating_sub(serving).saturating_sub(self.gaps.count(serving.max(lobby_size), rank))
+    }
+}
+
+/// How fast indices are issued.
+#[derive(Debug, Default)]
+struct Joins {
+    since: Option<(Instant, u64)>,
+    per_second: u64,
+}
+
+impl Joins {
+    /// Measures over at least half a second; a burst counts at once.
+    fn note(&mut self, now: Instant, issued: u64) -> u64 {
+        let (since, before) = *self.since.get_or_insert((now, issued));
+        let elapsed = now.duration_since(since);
+        let joins = issued.saturating_sub(before);
+        if elapsed >= Duration::from_millis(500) {
+            let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+            self.per_second = joins.saturating_mul(1000) / millis.max(1);
+            self.since = Some((now, issued));
+        }
+        self.per_second.max(joins)
     }
 }
 
@@ -52,22 +112,31 @@ pub struct Sale {
     pub upkeep: tokio::sync::Mutex<()>,
     /// When it was read from the store.
     pub loaded_at: Instant,
+    joins: Mutex<Joins>,
+    /// Since when this instance does not reach the line's store.
+    pub(super) troubled_since: Mutex<Option<Instant>>,
+    /// Since when Redis answers again, while MySQL keeps the line.
+    pub(super) redis_back: Mutex<Option<Instant>>,
     state: RwLock<State>,
 }
 
 impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
-    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing) -> Self {
+    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, draw: Option<Arc<Draw>>) -> Self {
         let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
         let state = State {
             hours: concert.hours(),
             rules: row.rules,
             epoch: row.epoch,
+            in_charge: row.in_charge,
             ceiling: row.ceiling,
             snapshot,
             supply: None,
-            lobby_size: row.lobby_size,
+            draw,
+            checkpoint: Checkpoint::of(row),
+            gaps: Gaps::parse(&row.gaps),
+            calls: CallLog::default(),
         };
         Self {
             concert: concert.id,
@@ -76,6 +145,9 @@ impl Sale {
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             upkeep: tokio::sync::Mutex::new(()),
             loaded_at: Instant::now(),
+            joins: Mutex::default(),
+            troubled_since: Mutex::default(),
+            redis_back: Mutex::default(),
             state: RwLock::new(state),
         }
     }
@@ -89,18 +161,60 @@ impl Sale {
         write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The making of the line that this instance knows.
+    #[must_use]
+    pub fn at(&self) -> At {
+        At { concert: self.concert, epoch: self.view(|state| state.epoch) }
+    }
+
+    /// A place with its rank, once that is known.
+    #[must_use]
+    pub fn spot(&self, arrival: u64) -> Spot {
+        let rank = match self.order {
+            Order::Fifo => Some(arrival),
+            Order::Draw => self.view(|state| state.draw.as_ref().map(|draw| draw.rank_of(arrival))),
+        };
+        Spot { arrival, rank }
+    }
+
+    /// How ranks follow from arrivals, as far as this instance knows.
+    #[must_use]
+    pub fn ranking(&self) -> Ranking {
+        self.view(|state| self.ranking_of(state))
+    }
+
+    pub(super) fn ranking_of(&self, state: &State) -> Ranking {
+        let opens_at = state.hours.booking_opens_at;
+        match (self.order, &state.draw) {
+            (Order::Fifo, _) => Ranking::Fifo,
+            (Order::Draw, Some(draw)) => Ranking::Drawn { lobby_size: draw.lobby_size, opens_at },
+            (Order::Draw, None) => Ranking::Undrawn { opens_at },
+        }
+    }
+
+    /// How many indices were issued in the last second or so, given how many were issued by now.
+    pub(super) fn joins_per_second(&self, issued: u64) -> u64 {
+        let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
+        joins.note(Instant::now(), issued)
+    }
+
+    /// Whether ranks are still to be drawn.
+    #[must_use]
+    pub fn is_undrawn(&self) -> bool {
+        matches!(self.ranking(), Ranking::Undrawn { .. })
+    }
+
     /// Takes over what operators changed.
-    pub fn refresh(&self, hours: Hours, row: &SaleRow) {
+    pub fn refresh(&self, hours: Hours, row: &SaleRow, draw: Option<Arc<Draw>>) {
         self.change(|state| {
             state.hours = hours;
-            state.lobby_size = row.lobby_size;
-            state.adopt(row);
+            state.adopt(row, draw);
         });
     }
 
     /// Takes over the store's row.
-    pub fn adopt(&self, row: &SaleRow) {
-        self.change(|state| state.adopt(row));
+    pub fn adopt(&self, row: &SaleRow, draw: Option<Arc<Draw>>) {
+        self.change(|state| state.adopt(row, draw));
     }
 
     /// Takes over the numbers of a tick at this epoch. `serving` never goes back; places called since are forgotten.
@@ -110,20 +224,25 @@ impl Sale {
             if state.epoch != epoch || tick.serving < known.serving {
                 return;
             }
-            let mut gone = std::mem::take(&mut known.gone);
+            let (mut gone, mut early) = (std::mem::take(&mut known.gone), std::mem::take(&mut known.gone_early));
             gone.extend(&tick.gone);
             gone.retain(|rank| *rank >= tick.serving);
-            *known = Snapshot { gone, ..*tick };
+            match &state.draw {
+                None => early.extend(&tick.gone_early),
+                Some(draw) => gone.extend(early.drain().map(|arrival| draw.rank_of(arrival))),
+            }
+            *known = Snapshot { gone, gone_early: early, issued: tick.issued.max(known.issued), ..tick.clone() };
             state.supply = supply;
+            state.calls.note(&state.snapshot, &state.rules);
         });
     }
 
     /// Counts a place given up on this instance, before the next tick tells.
-    pub fn mark_gone(&self, rank: u64) {
-        self.change(|state| {
-            if rank >= state.snapshot.serving {
-                state.snapshot.gone.insert(rank);
-            }
+    pub fn mark_gone(&self, spot: Spot) {
+        self.change(|state| match spot.rank {
+            Some(rank) if rank >= state.snapshot.serving => drop(state.snapshot.gone.insert(rank)),
+            Some(_) => {}
+            None => drop(state.snapshot.gone_early.insert(spot.arrival)),
         });
     }
 
@@ -133,13 +252,46 @@ impl Sale {
     }
 }
 
+impl Draw {
+    /// The rank of any arrival: those after the lobby stand behind it in their order.
+    #[must_use]
+    pub fn rank_of(&self, arrival: u64) -> u64 {
+        self.ranks.rank_of(arrival).unwrap_or(arrival)
+    }
+}
+
+impl Checkpoint {
+    fn of(row: &SaleRow) -> Self {
+        Self { age: row.checkpoint_age, read_at: Instant::now(), issued: row.issued, serving: row.serving }
+    }
+
+    /// As far as is known.
+    pub fn is_older_than(&self, age: Duration) -> bool {
+        self.age.is_none_or(|then| then + self.read_at.elapsed() >= age)
+    }
+
+    /// Whether it was written after that instant.
+    pub fn is_later_than(&self, instant: Instant) -> bool {
+        self.age.is_some_and(|age| self.read_at.checked_sub(age).is_some_and(|written| written > instant))
+    }
+}
+
 impl State {
-    fn adopt(&mut self, row: &SaleRow) {
+    fn adopt(&mut self, row: &SaleRow, draw: Option<Arc<Draw>>) {
         self.rules = row.rules;
+        self.checkpoint = Checkpoint::of(row);
+        if self.draw.is_none() {
+            self.draw = draw;
+        }
         if row.epoch > self.epoch {
             self.epoch = row.epoch;
             self.snapshot.gone.clear();
+            self.snapshot.gone_early.clear();
             self.snapshot.gone_seq = 0;
+        }
+        if row.epoch >= self.epoch {
+            self.in_charge = row.in_charge;
+            self.gaps = Gaps::parse(&row.gaps);
         }
         self.ceiling = self.ceiling.max(row.ceiling);
     }

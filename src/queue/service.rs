@@ -1,32 +1,31 @@
-//! Joining, waiting, claiming, leaving.
+//! The lines of one instance: finding them, asking them, telling who waits where.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::Rng as _;
 
-use super::domain::{
-    BOOKING_CLOSED, INVALID_TICKET, NOT_CALLED, PassId, Phase, QUEUE_NOT_OPEN, Rules, SOLD_OUT, SeatSupply, Settings,
-    Standing, TICKET_LAPSED, Ticket, poll_after_ms,
-};
-use super::pass::{self, Elsewhere, Pass, Passes};
-use super::redis::{Claimed, Join, Joined, Lines, Warm};
-use super::sale::Sale;
-use super::{metrics, store};
+use super::domain::{INVALID_TICKET, InCharge, Phase, Rules, SeatSupply, Settings, Standing, Ticket, poll_after_ms};
+use super::draw::Permutation;
+use super::line::{Answer, At, Line, Warm};
+use super::pass::Passes;
+use super::places::Copying;
+use super::redis::Lines;
+use super::sale::{Draw, Sale};
+use super::standby::Standby;
+use super::store::{self, SaleRow};
 use crate::accounts::UserId;
 use crate::catalog::{ConcertId, Reader};
 use crate::platform::clock::{Clock, Timestamp};
-use crate::platform::db::{Conn, Db};
-use crate::platform::error::{Fault, Problem, codes};
+use crate::platform::db::Db;
+use crate::platform::error::{Problem, codes};
+use crate::platform::latency::Latencies;
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
-use crate::platform::token::KeyRing;
+use crate::platform::token::{KeyRing, Sealer};
 
-/// How far ahead of what is issued MySQL allows: about a second of joins at full speed.
-pub(super) const CEILING_STEP: u64 = 5_000;
 /// How often a cold line is rebuilt and asked again within one request.
 const COLD_RETRIES: usize = 4;
-/// How often one request raises the ceiling while others use up what it raised.
-const CEILING_RETRIES: usize = 4;
 
 /// A place as its holder sees it.
 #[derive(Clone, Debug)]
@@ -64,6 +63,8 @@ pub struct Parts {
     pub catalog: Arc<Reader>,
     /// Tells how many seats are left.
     pub supply: Arc<dyn SeatSupply>,
+    /// How long holds and payments took lately.
+    pub latencies: Latencies,
     /// Wakes the outbox.
     pub wake: Wake,
     /// `[queue]`.
@@ -81,18 +82,35 @@ impl std::fmt::Debug for Parts {
 pub struct Queue {
     pub(super) parts: Parts,
     pub(super) lines: Lines,
-    passes: Passes,
+    pub(super) standby: Standby,
+    pub(super) passes: Passes,
+    pub(super) copying: Copying,
     pub(super) sales: moka::future::Cache<ConcertId, Arc<Sale>>,
+    /// Whether others reach a Redis that this instance does not.
+    pub(super) is_cut_off: AtomicBool,
+    seeds: Sealer,
 }
 
 impl Queue {
     /// Lines over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let lines = Lines::new(parts.redis.clone(), parts.clock.clone());
-        let passes = Passes::new(&parts.keys);
-        let sales = moka::future::Cache::new(u64::from(parts.settings.sales_max));
-        Self { parts, lines, passes, sales }
+        Self {
+            lines: Lines::new(parts.redis.clone(), parts.clock.clone()),
+            standby: Standby::new(parts.db.clone()),
+            passes: Passes::new(&parts.keys),
+            copying: Copying::default(),
+            sales: moka::future::Cache::new(u64::from(parts.settings.sales_max)),
+            is_cut_off: AtomicBool::new(false),
+            seeds: seed_sealer(&parts.keys),
+            parts,
+        }
+    }
+
+    /// Whether this instance alone cannot move lines that others move: buyers are better off elsewhere.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
     }
 
     /// The present instant.
@@ -115,55 +133,42 @@ impl Queue {
 
     async fn load_sale(&self, concert: ConcertId) -> Result<Arc<Sale>, Problem> {
         let facts = self.parts.catalog.get_concert(concert).await?;
+        let row = self.find_row(concert).await?;
+        let draw = self.draw_of(&row)?;
+        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys, draw)))
+    }
+
+    async fn find_row(&self, concert: ConcertId) -> Result<SaleRow, Problem> {
         let row =
             self.parts.db.read("queue.find_sale", concert, |conn, id| Box::pin(store::find_sale(conn, *id))).await?;
-        let row = row.ok_or_else(|| Problem::not_found("concert"))?;
-        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys)))
+        row.ok_or_else(|| Problem::not_found("concert"))
     }
 
-    /// Gives `user` a place, or the one that the user has: by the line's own memory, or by a `ticket` presented after the
-    /// line lost it. True where it is new.
-    ///
-    /// # Errors
-    /// `queue_not_open`, `sold_out`, `booking_closed`.
-    pub async fn join(
-        &self,
-        concert: ConcertId,
-        user: UserId,
-        ticket: Option<&str>,
-    ) -> Result<(String, Place, bool), Problem> {
-        let sale = self.get_sale(concert).await?;
-        let now = self.now();
-        match sale.view(|state| state.phase(now)) {
-            Phase::Closed => return Err(Problem::new(&BOOKING_CLOSED)),
-            Phase::Scheduled => {
-                let opens = sale.view(|state| state.hours.line_opens_at());
-                return Err(Problem::new(&QUEUE_NOT_OPEN).with("lobby_opens_at", opens.to_string()));
-            }
-            Phase::Lobby | Phase::Open | Phase::Paused | Phase::SoldOut => {}
-        }
-        let is_refused = sale.view(|state| state.phase(now)) == Phase::SoldOut;
-        // A ticket that is not good is no reason to refuse a place.
-        let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
-        let (arrival, is_new) = self.issue(&sale, Join { user, ceiling: 0, presented, is_refused }).await?;
-        metrics::joined(is_new);
-        sale.mark_issued(arrival);
-        let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
-        let place = self.place_of(&sale, &ticket).await?;
-        Ok((ticket.seal(&sale.tickets), place, is_new))
+    /// The draw that follows from the row, once the lobby's size is committed.
+    fn draw_of(&self, row: &SaleRow) -> Result<Option<Arc<Draw>>, Problem> {
+        let Some(lobby_size) = row.lobby_size else { return Ok(None) };
+        let seed = self.seeds.open(&row.seed_sealed).and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok());
+        let seed = seed.ok_or_else(|| {
+            Problem::internal(anyhow::anyhow!("the seed of {} does not open: is a key missing?", row.concert))
+        })?;
+        let ranks = Permutation::new(&seed, row.concert, lobby_size);
+        Ok(Some(Arc::new(Draw { lobby_size, seed: hex::encode(seed), ranks })))
     }
 
-    async fn issue(&self, sale: &Sale, join: Join) -> Result<(u64, bool), Problem> {
-        for _ in 0..CEILING_RETRIES {
-            let join = Join { ceiling: sale.view(|state| state.ceiling), ..join };
-            match self.on_line(sale, |epoch| self.lines.join(sale.concert, epoch, &join)).await? {
-                Joined::Refused => return Err(Problem::new(&SOLD_OUT)),
-                Joined::Ceiling(issued) => self.raise_ceiling(sale, issued).await?,
-                Joined::New(arrival) => return Ok((arrival, true)),
-                Joined::Same(arrival) => return Ok((arrival, false)),
-            }
-        }
-        Err(Problem::new(&codes::OVERLOADED))
+    /// Takes over what MySQL says of a sale.
+    pub(super) fn adopt(&self, sale: &Sale, row: &SaleRow) -> Result<(), Problem> {
+        sale.adopt(row, self.new_draw(sale, row)?);
+        Ok(())
+    }
+
+    /// The row's draw, where the sale does not know it yet.
+    pub(super) fn new_draw(&self, sale: &Sale, row: &SaleRow) -> Result<Option<Arc<Draw>>, Problem> {
+        if sale.is_undrawn() { self.draw_of(row) } else { Ok(None) }
+    }
+
+    /// Reads anew what MySQL says of a sale.
+    pub(super) async fn reread(&self, sale: &Sale) -> Result<(), Problem> {
+        self.adopt(sale, &self.find_row(sale.concert).await?)
     }
 
     /// Where the holder of `ticket` stands.
@@ -176,212 +181,84 @@ impl Queue {
         self.place_of(&sale, &ticket).await
     }
 
-    fn open_ticket(&self, sale: &Sale, text: Option<&str>, user: Option<UserId>) -> Result<Ticket, Problem> {
+    pub(super) fn open_ticket(&self, sale: &Sale, text: Option<&str>, user: Option<UserId>) -> Result<Ticket, Problem> {
         let ticket = text.and_then(|text| Ticket::open(text, &sale.tickets, self.now()));
         ticket.filter(|ticket| user.is_none_or(|user| user == ticket.user)).ok_or_else(|| Problem::new(&INVALID_TICKET))
     }
 
     /// While the rank waits, this reads memory only.
-    async fn place_of(&self, sale: &Sale, ticket: &Ticket) -> Result<Place, Problem> {
+    pub(super) async fn place_of(&self, sale: &Sale, ticket: &Ticket) -> Result<Place, Problem> {
         let now = self.now();
-        let rank = ticket.arrival;
+        let spot = sale.spot(ticket.arrival);
         let (phase, serving, rules, is_gone) = sale.view(|state| {
-            let is_gone = state.snapshot.gone.contains(&rank);
-            (state.phase(now), state.snapshot.serving, state.rules, is_gone)
+            let snapshot = &state.snapshot;
+            let is_gone = match spot.rank {
+                Some(rank) => snapshot.gone.contains(&rank),
+                None => snapshot.gone_early.contains(&spot.arrival),
+            };
+            (state.phase(now), snapshot.serving, state.rules, is_gone)
         });
-        let (standing, claim_by) = if is_gone {
-            (Standing::Left, None)
-        } else if rank < serving {
-            self.look(sale, rank, &rules).await?
-        } else if phase == Phase::Lobby {
-            (Standing::Lobby, None)
-        } else {
-            (Standing::Waiting, None)
+        let (standing, claim_by) = match spot.rank {
+            _ if is_gone => (Standing::Left, None),
+            None => (Standing::Lobby, None),
+            Some(rank) if rank < serving => self.look(sale, rank, &rules).await?,
+            Some(_) if phase == Phase::Lobby => (Standing::Lobby, None),
+            Some(_) => (Standing::Waiting, None),
         };
-        let is_known = standing != Standing::Lobby;
-        let ahead = rank.saturating_sub(serving);
-        let spread = rand::rng().random_range(0.0..1.0);
+        let rank = spot.rank.filter(|_| !matches!(phase, Phase::Lobby) && standing != Standing::Lobby);
+        let ahead = rank.map(|rank| rank.saturating_sub(serving));
         Ok(Place {
             standing,
             arrival: ticket.arrival,
-            rank: is_known.then_some(rank),
-            ahead: is_known.then_some(ahead),
-            eta_seconds: is_known.then(|| ahead.div_ceil(u64::from(rules.admit_per_second.max(1)))),
-            poll_after_ms: poll_after_ms(ahead, rules.admit_per_second, &self.parts.settings, spread),
+            rank,
+            ahead,
+            eta_seconds: rank
+                .map(|rank| sale.view(|state| state.calls.eta_seconds(state.called_before(rank), &state.rules))),
+            poll_after_ms: self.poll_after_ms(sale, ahead),
             expires_at: ticket.expires_at,
             claim_by: claim_by.filter(|_| standing == Standing::Called),
         })
     }
 
-    async fn look(&self, sale: &Sale, rank: u64, rules: &Rules) -> Result<(Standing, Option<Timestamp>), Problem> {
-        self.on_line(sale, |epoch| self.lines.look(sale.concert, epoch, rank, rules)).await
-    }
-
-    /// Exchanges a called ticket for a pass: a slot in Redis, then a row in MySQL.
-    ///
-    /// # Errors
-    /// `invalid_ticket`, `not_called`, `ticket_lapsed`.
-    pub async fn claim(
-        self: &Arc<Self>,
-        concert: ConcertId,
-        user: UserId,
-        ticket: Option<&str>,
-    ) -> Result<(String, Timestamp), Problem> {
-        let sale = self.get_sale(concert).await?;
-        let ticket = self.open_ticket(&sale, ticket, Some(user))?;
-        // A client that goes away must not leave a slot that is taken by nobody's pass.
-        let queue = self.clone();
-        tokio::spawn(async move { queue.admit(&sale, &ticket).await }).await.map_err(Problem::internal)?
-    }
-
-    async fn admit(&self, sale: &Sale, ticket: &Ticket) -> Result<(String, Timestamp), Problem> {
-        let concert = sale.concert;
-        let rules = sale.view(|state| state.rules);
-        let claim = |epoch| {
-            let claim = self.lines.claim(concert, epoch, ticket.arrival, &rules);
-            async move { Ok(claim.await?.map(|claimed| (epoch, claimed))) }
-        };
-        let (epoch, claimed) = self.on_line(sale, claim).await?;
-        metrics::claimed(&claimed);
-        let until = match claimed {
-            Claimed::Admitted(until) => until,
-            Claimed::Full => return Err(self.not_called(0, &rules)),
-            Claimed::Refused(Standing::Waiting) => {
-                let serving = sale.view(|state| state.snapshot.serving);
-                return Err(self.not_called(ticket.arrival.saturating_sub(serving).max(1), &rules));
-            }
-            Claimed::Refused(_) => return Err(Problem::new(&TICKET_LAPSED)),
-        };
-        let pass = Pass { id: PassId::new(), concert, user: ticket.user, arrival: ticket.arrival, expires_at: until };
-        let pass = match self.keep_pass(epoch, pass).await {
-            Err(problem) if problem.code() == &TICKET_LAPSED => {
-                // MySQL says that this stay is over: its slot must not stay taken.
-                self.free_slot(concert, ticket.arrival).await?;
-                return Err(problem);
-            }
-            kept => kept?,
-        };
-        Ok((self.passes.seal(&pass), pass.expires_at))
-    }
-
-    fn not_called(&self, ahead: u64, rules: &Rules) -> Problem {
+    /// When whoever has this many ranks before should ask again; in the lobby nobody knows how many.
+    pub(super) fn poll_after_ms(&self, sale: &Sale, ahead: Option<u64>) -> u64 {
+        let rate = sale.view(|state| state.rules.admit_per_second);
         let spread = rand::rng().random_range(0.0..1.0);
-        let after = poll_after_ms(ahead, rules.admit_per_second, &self.parts.settings, spread);
-        Problem::new(&NOT_CALLED).with("ahead", ahead).with("poll_after_ms", after)
+        poll_after_ms(ahead.unwrap_or(u64::MAX), rate, &self.parts.settings, spread)
     }
 
-    /// Writes the pass's row, or finds the one that an earlier claim of this place wrote. A slot of an earlier making of the
-    /// line is worth nothing: its row would be one more than the slots that the new one counts.
-    async fn keep_pass(&self, epoch: u32, pass: Pass) -> Result<Pass, Problem> {
-        self.parts
-            .db
-            .in_tx_of(pass.user.0, "queue.claim", (epoch, pass), |conn, (epoch, pass)| {
-                Box::pin(async move {
-                    if store::lock_epoch(conn, pass.concert).await? != Some(*epoch) {
-                        return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
-                    }
-                    if let Some(kept) = find_kept(conn, pass).await? {
-                        return Ok(kept);
-                    }
-                    match pass::end_elsewhere(conn, pass.concert, pass.user, pass.arrival).await? {
-                        Elsewhere::Ended => {}
-                        // Another claim of the same place has just been committed.
-                        Elsewhere::IsHere => return get_kept(conn, pass).await,
-                    }
-                    let inserted =
-                        store::insert_pass(conn, pass.id, pass.concert, pass.user, pass.arrival, pass.expires_at).await;
-                    match inserted {
-                        Ok(()) => Ok(*pass),
-                        // The same place was claimed at the same time: that row is the pass.
-                        Err(problem) if problem.fault() == Some(Fault::Duplicate) => get_kept(conn, pass).await,
-                        Err(problem) => Err(problem),
-                    }
-                })
-            })
-            .await
+    async fn look(&self, sale: &Sale, rank: u64, rules: &Rules) -> Result<(Standing, Option<Timestamp>), Problem> {
+        self.on_line(sale, |line, at| line.look(at, rank, rules)).await
     }
 
-    /// Gives a place up. Whoever was inside leaves too.
-    ///
-    /// # Errors
-    /// `invalid_ticket`.
-    pub async fn leave(&self, concert: ConcertId, user: UserId, ticket: Option<&str>) -> Result<(), Problem> {
-        let sale = self.get_sale(concert).await?;
-        let ticket = self.open_ticket(&sale, ticket, Some(user))?;
-        let leave = |epoch| self.lines.leave(concert, epoch, ticket.arrival, false);
-        match self.on_line(&sale, leave).await? {
-            Standing::Admitted => {
-                if !self.end_stay(concert, user, ticket.arrival).await? {
-                    // The slot was taken, but its pass was never written.
-                    self.free_slot(concert, ticket.arrival).await?;
-                }
-            }
-            _ => sale.mark_gone(ticket.arrival),
-        }
-        Ok(())
+    /// The store that keeps the sale's line.
+    pub(super) fn line(&self, sale: &Sale) -> (&dyn Line, At) {
+        let (epoch, in_charge) = sale.view(|state| (state.epoch, state.in_charge));
+        let line: &dyn Line = match in_charge {
+            InCharge::Redis => &self.lines,
+            InCharge::MySql => &self.standby,
+        };
+        (line, At { concert: sale.concert, epoch })
     }
 
-    /// Gives the slot back before the pass ends.
-    ///
-    /// # Errors
-    /// `pass_required`, `invalid_pass`, `pass_expired`.
-    pub async fn leave_inside(&self, concert: ConcertId, user: UserId, pass: Option<&str>) -> Result<(), Problem> {
-        let pass = self.passes.open(pass, user, concert, self.now())?;
-        self.parts.db.in_tx_of(user.0, "queue.end_pass", pass, |conn, pass| Box::pin(pass::end(conn, pass))).await?;
-        self.parts.wake.now();
-        Ok(())
-    }
-
-    /// Whether a stay was live.
-    async fn end_stay(&self, concert: ConcertId, user: UserId, arrival: u64) -> Result<bool, Problem> {
-        let input = (concert, user, arrival);
-        let ended = self
-            .parts
-            .db
-            .in_tx_of(user.0, "queue.end_stay", input, |conn, (concert, user, arrival)| {
-                Box::pin(pass::end_at(conn, *concert, *user, *arrival))
-            })
-            .await?;
-        self.parts.wake.now();
-        Ok(ended)
-    }
-
-    /// Frees the slot of a stay that MySQL says has ended. Repeatable.
-    ///
-    /// # Errors
-    /// Where Redis does not answer: the caller tries again.
-    pub async fn free_slot(&self, concert: ConcertId, arrival: u64) -> Result<(), Problem> {
-        let sale = self.get_sale(concert).await?;
-        // A rebuilt line takes its slots from the live rows, and this one is no longer among them.
-        self.on_line(&sale, |epoch| self.lines.leave(concert, epoch, arrival, true)).await.map(drop)
-    }
-
-    /// Asks the line, making it anew first where Redis has lost it.
-    async fn on_line<T, F>(&self, sale: &Sale, ask: impl Fn(u32) -> F) -> Result<T, Problem>
-    where
-        F: Future<Output = Result<Warm<T>, Problem>>,
-    {
+    /// Asks the line, making it anew first where its store has lost it.
+    pub(super) async fn on_line<'a, T>(
+        &'a self,
+        sale: &'a Sale,
+        ask: impl Fn(&'a dyn Line, At) -> Answer<'a, T>,
+    ) -> Result<T, Problem> {
         for _ in 0..COLD_RETRIES {
-            let epoch = sale.view(|state| state.epoch);
-            match ask(epoch).await? {
+            let (line, at) = self.line(sale);
+            match ask(line, at).await? {
                 Warm::Answer(answer) => return Ok(answer),
-                Warm::Cold => self.rebuild(sale, epoch).await?,
+                Warm::Cold => self.rebuild(sale, at.epoch).await?,
             }
         }
         Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
     }
 }
 
-async fn get_kept(conn: &mut Conn, pass: &Pass) -> Result<Pass, Problem> {
-    find_kept(conn, pass).await?.ok_or_else(|| Problem::new(&TICKET_LAPSED))
-}
-
-async fn find_kept(conn: &mut Conn, pass: &Pass) -> Result<Option<Pass>, Problem> {
-    match store::find_by_place_for_update(conn, pass.concert, pass.arrival).await? {
-        None => Ok(None),
-        Some(row) if row.live && row.user_id == pass.user => {
-            Ok(Some(Pass { id: row.id, expires_at: row.expires_at, ..*pass }))
-        }
-        Some(_) => Err(Problem::new(&TICKET_LAPSED)),
-    }
+/// Seals the draws' seeds with the installation's keys.
+pub(super) fn seed_sealer(keys: &KeyRing) -> Sealer {
+    keys.sealer("queue.seed", b"")
 }

@@ -2,11 +2,12 @@
 
 use futures::future::BoxFuture;
 use rand::RngCore as _;
-use ring::digest;
 
 use super::domain::Rules;
+use super::draw;
+use super::service::seed_sealer;
 use super::store;
-use crate::catalog::domain::{Order, QueueSettings};
+use crate::catalog::domain::QueueSettings;
 use crate::catalog::{ConcertId, SaleSetup};
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
@@ -22,7 +23,7 @@ impl NewSales {
     /// With the installation's keys, which seal the draw's seed.
     #[must_use]
     pub fn new(keys: &KeyRing) -> Self {
-        Self { seeds: keys.sealer("queue.seed", b"") }
+        Self { seeds: seed_sealer(keys) }
     }
 }
 
@@ -34,12 +35,9 @@ impl SaleSetup for NewSales {
         queue: &'c QueueSettings,
     ) -> BoxFuture<'c, Result<String, Problem>> {
         Box::pin(async move {
-            if queue.order == Order::Draw {
-                return Err(Problem::invalid_body("queue.order", "this version sells in order of arrival only: fifo"));
-            }
             let mut seed = [0_u8; 32];
             rand::rng().fill_bytes(&mut seed);
-            let commitment = hex::encode(digest::digest(&digest::SHA256, &seed));
+            let commitment = draw::commitment(&seed);
             let rules = Rules {
                 admit_per_second: queue.admit_per_second,
                 max_active: queue.max_active,

@@ -1,11 +1,15 @@
 //! The line in MySQL: a sale's rules and checkpoint, and the passes.
 
+use std::time::Duration;
+
 use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 
-use super::domain::{PassId, Rules};
+use super::domain::{InCharge, PassId, Rules};
+use super::pass::Pass;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
+use crate::catalog::domain::Order;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
 use crate::platform::db::{Conn, in_list};
@@ -14,11 +18,17 @@ use crate::platform::error::Problem;
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
      (concert_id, admit_per_second, max_active, claim_secs, session_secs, seed_sealed) VALUES (?, ?, ?, ?, ?, ?)";
 const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id = ?";
+     issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
+     TIMESTAMPDIFF(MICROSECOND, checkpointed_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS checkpoint_age \
+     FROM queue_sales WHERE concert_id = ?";
 const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id = ? FOR UPDATE";
+     issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
+     TIMESTAMPDIFF(MICROSECOND, checkpointed_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS checkpoint_age \
+     FROM queue_sales WHERE concert_id = ? FOR UPDATE";
 const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id IN (?)";
+     issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
+     TIMESTAMPDIFF(MICROSECOND, checkpointed_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS checkpoint_age \
+     FROM queue_sales WHERE concert_id IN (?)";
 const UPDATE_RULES: &str = "UPDATE queue_sales SET \
      earlier_max_active = IF(max_active > ?, GREATEST(max_active, IF(earlier_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, earlier_max_active, 0)), earlier_max_active), \
      earlier_until = IF(max_active > ?, GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL session_secs + 5 SECOND, \
@@ -26,13 +36,16 @@ const UPDATE_RULES: &str = "UPDATE queue_sales SET \
      admit_per_second = ?, max_active = ?, claim_secs = ?, session_secs = ?, is_paused = ? WHERE concert_id = ?";
 const RAISE_CEILING: &str =
     "UPDATE queue_sales SET issued_ceiling = GREATEST(issued_ceiling, ?) WHERE concert_id = ? AND epoch = ?";
-const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, gaps = ? WHERE concert_id = ? AND epoch = ?";
+const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, in_charge = ?, run_id = ?, gaps = ?, serving = ?, \
+     checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
+const COMMIT_LOBBY: &str = "UPDATE queue_sales SET lobby_size = ? WHERE concert_id = ? AND lobby_size IS NULL";
 const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), issued = GREATEST(issued, ?), \
      checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
 const FIND_EPOCH_IN_SHARE_MODE: &str = "SELECT epoch FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
 const LIST_LIVE_PASSES: &str = "SELECT arrival, expires_at FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND LIMIT 100000";
 const FIND_LAST_ADMITTED: &str = "SELECT MAX(arrival) FROM queue_passes WHERE concert_id = ?";
+const FIND_LAST_ADMITTED_RANK: &str = "SELECT MAX(place_rank) FROM queue_passes WHERE concert_id = ?";
 const FIND_BY_PLACE_FOR_UPDATE: &str = "SELECT id, user_id, expires_at, \
      (is_live IS NOT NULL AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS live \
      FROM queue_passes WHERE concert_id = ? AND arrival = ? FOR UPDATE";
@@ -40,10 +53,13 @@ const FIND_BY_USER_FOR_UPDATE: &str =
     "SELECT id, arrival FROM queue_passes WHERE concert_id = ? AND user_id = ? AND is_live = 1 FOR UPDATE";
 const FIND_BY_ID_FOR_UPDATE: &str = "SELECT UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at, expires_at, is_live IS NOT NULL AS live \
      FROM queue_passes WHERE id = ? FOR UPDATE";
-const INSERT_PASS: &str = "INSERT INTO queue_passes (id, concert_id, user_id, arrival, is_live, expires_at, created_at) \
-     VALUES (?, ?, ?, ?, 1, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const INSERT_PASS: &str = "INSERT INTO queue_passes (id, concert_id, user_id, arrival, place_rank, is_live, expires_at, created_at) \
+     VALUES (?, ?, ?, ?, ?, 1, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const END_PASS: &str = "UPDATE queue_passes SET is_live = NULL, \
      ended_at = LEAST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE id = ? AND is_live = 1";
+
+pub(super) mod places;
+pub(super) mod standby;
 
 /// What must hold of the line. A second of margin covers the distance between the clocks of Redis,
 /// which ends slots, and MySQL, which ends passes.
@@ -77,6 +93,14 @@ pub struct SaleRow {
     pub gaps: String,
     /// How many came early; known after the lobby closed.
     pub lobby_size: Option<u64>,
+    /// The draw's seed, sealed.
+    pub seed_sealed: String,
+    /// Who keeps the line.
+    pub in_charge: InCharge,
+    /// The Redis that the line was last made in.
+    pub run_id: String,
+    /// How long ago somebody wrote down how far the line is.
+    pub checkpoint_age: Option<Duration>,
 }
 
 impl SaleRow {
@@ -88,6 +112,7 @@ impl SaleRow {
             session_secs: row.try_get("session_secs")?,
             is_paused: row.try_get::<u8, _>("is_paused")? != 0,
         };
+        let age: Option<i64> = row.try_get("checkpoint_age")?;
         Ok(Self {
             concert: row.try_get("concert_id")?,
             rules,
@@ -97,6 +122,14 @@ impl SaleRow {
             serving: row.try_get("serving")?,
             gaps: row.try_get("gaps")?,
             lobby_size: row.try_get("lobby_size")?,
+            seed_sealed: row.try_get("seed_sealed")?,
+            in_charge: match row.try_get::<u8, _>("in_charge")? {
+                0 => InCharge::Redis,
+                _ => InCharge::MySql,
+            },
+            run_id: row.try_get("run_id")?,
+            // A clock that was set back makes it negative: that is no age.
+            checkpoint_age: age.map(|micros| Duration::from_micros(micros.try_into().unwrap_or(0))),
         })
     }
 }
@@ -120,12 +153,14 @@ pub(super) async fn insert_sale(
 }
 
 pub(super) async fn find_sale(conn: &mut Conn, concert: ConcertId) -> Result<Option<SaleRow>, Problem> {
-    let found = sqlx::query(FIND_SALE).bind(concert).fetch_optional(conn.sql()).await?;
+    let offset = conn.offset_micros();
+    let found = sqlx::query(FIND_SALE).bind(offset).bind(concert).fetch_optional(conn.sql()).await?;
     found.as_ref().map(SaleRow::of).transpose()
 }
 
 pub(super) async fn find_sale_for_update(conn: &mut Conn, concert: ConcertId) -> Result<Option<SaleRow>, Problem> {
-    let found = sqlx::query(FIND_SALE_FOR_UPDATE).bind(concert).fetch_optional(conn.sql()).await?;
+    let offset = conn.offset_micros();
+    let found = sqlx::query(FIND_SALE_FOR_UPDATE).bind(offset).bind(concert).fetch_optional(conn.sql()).await?;
     found.as_ref().map(SaleRow::of).transpose()
 }
 
@@ -133,7 +168,8 @@ pub(super) async fn list_sales(conn: &mut Conn, concerts: &[ConcertId]) -> Resul
     if concerts.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(in_list(LIST_SALES, concerts.len())));
+    let offset = conn.offset_micros();
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(in_list(LIST_SALES, concerts.len()))).bind(offset);
     for concert in concerts {
         query = query.bind(*concert);
     }
@@ -164,8 +200,25 @@ pub(super) async fn raise_ceiling(conn: &mut Conn, concert: ConcertId, epoch: u3
     Ok(())
 }
 
-pub(super) async fn raise_epoch(conn: &mut Conn, concert: ConcertId, epoch: u32, gaps: &str) -> Result<(), Problem> {
-    sqlx::query(RAISE_EPOCH).bind(gaps).bind(concert).bind(epoch).execute(conn.sql()).await?;
+/// Makes a new making of the line the valid one: whoever comes with the epoch of `row` changes nothing any more.
+pub(super) async fn raise_epoch(conn: &mut Conn, row: &SaleRow) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(RAISE_EPOCH)
+        .bind(u8::from(row.in_charge == InCharge::MySql))
+        .bind(&row.run_id)
+        .bind(&row.gaps)
+        .bind(row.serving)
+        .bind(offset)
+        .bind(row.concert)
+        .bind(row.epoch)
+        .execute(conn.sql())
+        .await?;
+    Ok(())
+}
+
+/// Writes down how many came early, once.
+pub(super) async fn commit_lobby(conn: &mut Conn, concert: ConcertId, size: u64) -> Result<(), Problem> {
+    sqlx::query(COMMIT_LOBBY).bind(size).bind(concert).execute(conn.sql()).await?;
     Ok(())
 }
 
@@ -193,9 +246,17 @@ pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Op
     Ok(sqlx::query_scalar(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?)
 }
 
-/// The highest place that was ever let in: it was called, and so was everybody before, as ranks are places.
-pub(super) async fn find_last_admitted(conn: &mut Conn, concert: ConcertId) -> Result<Option<u64>, Problem> {
-    Ok(sqlx::query_scalar(FIND_LAST_ADMITTED).bind(concert).fetch_one(conn.sql()).await?)
+/// The highest rank that was ever let in: it was called, and so was everybody before.
+pub(super) async fn find_last_admitted(
+    conn: &mut Conn,
+    concert: ConcertId,
+    order: Order,
+) -> Result<Option<u64>, Problem> {
+    let find = match order {
+        Order::Fifo => FIND_LAST_ADMITTED,
+        Order::Draw => FIND_LAST_ADMITTED_RANK,
+    };
+    Ok(sqlx::query_scalar(find).bind(concert).fetch_one(conn.sql()).await?)
 }
 
 /// Places of those inside, with the end of their stay.
@@ -236,21 +297,15 @@ pub(super) async fn find_by_user_for_update(
     Ok(sqlx::query_as(FIND_BY_USER_FOR_UPDATE).bind(concert).bind(user).fetch_optional(conn.sql()).await?)
 }
 
-pub(super) async fn insert_pass(
-    conn: &mut Conn,
-    id: PassId,
-    concert: ConcertId,
-    user: UserId,
-    arrival: u64,
-    expires_at: Timestamp,
-) -> Result<(), Problem> {
+pub(super) async fn insert_pass(conn: &mut Conn, pass: &Pass, rank: u64) -> Result<(), Problem> {
     let offset = conn.offset_micros();
     sqlx::query(INSERT_PASS)
-        .bind(id)
-        .bind(concert)
-        .bind(user)
-        .bind(arrival)
-        .bind(expires_at)
+        .bind(pass.id)
+        .bind(pass.concert)
+        .bind(pass.user)
+        .bind(pass.arrival)
+        .bind(rank)
+        .bind(pass.expires_at)
         .bind(offset)
         .execute(conn.sql())
         .await?;

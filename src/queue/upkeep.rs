@@ -1,18 +1,24 @@
-//! Keeping lines moving and whole: rules, ticks, checkpoints, the ceiling, rebuilding.
+//! Keeping lines moving: rules, ticks, the draw, checkpoints, the ceiling.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::domain::Rules;
-use super::redis::{Remembered, Tick, Warm};
+use super::domain::{InCharge, Rules, Supply};
+use super::gaps::GHOSTS_MAX;
+use super::line::{ASKED_MAX, Drawing, Latency, Tick, Ticked, Warm};
 use super::sale::Sale;
-use super::service::{CEILING_STEP, Queue};
+use super::service::Queue;
 use super::{metrics, store};
 use crate::catalog::ConcertId;
 use crate::platform::error::Problem;
 
-/// Gaps remembered at most.
-const GAPS_MAX: usize = 90;
+/// How far ahead of what is issued MySQL allows, in times of what was issued in the last second: about a second of joins.
+const CEILING_SECS: u64 = 2;
+/// The least and the most of it.
+const CEILING_STEP_MIN: u64 = 200;
+const CEILING_STEP_MAX: u64 = 20_000;
+/// A checkpoint that another instance has just written is good for all.
+const CHECKPOINT_SHARED: Duration = Duration::from_millis(700);
 /// How old the rules of a line may be that is not ticked.
 const IDLE_MAX_AGE: Duration = Duration::from_secs(3);
 /// How long before its opening a line is ticked.
@@ -61,7 +67,7 @@ impl Queue {
             })
             .await?;
         if let Some(sale) = self.sales.get(&concert).await {
-            sale.adopt(&row);
+            self.adopt(&sale, &row)?;
         }
         Ok(row.rules)
     }
@@ -82,7 +88,7 @@ impl Queue {
         for row in rows {
             let Some(facts) = open.iter().find(|sale| sale.concert_id == row.concert) else { continue };
             let sale = self.get_sale(row.concert).await?;
-            sale.refresh(facts.hours, &row);
+            sale.refresh(facts.hours, &row, self.new_draw(&sale, &row)?);
             live.push(sale);
         }
         // What is not live is not kept up to date either: it is read again now and then.
@@ -98,36 +104,107 @@ impl Queue {
     /// Moves one line on and remembers its numbers.
     ///
     /// # Errors
-    /// Where Redis or MySQL does not answer: the next tick tries again.
+    /// Where the line's store or MySQL does not answer: the next tick tries again.
     pub async fn tick(&self, sale: &Sale) -> Result<(), Problem> {
         let supply = self.parts.supply.supply(sale.concert).await;
-        let (epoch, rules, hours, gone_seq, announced) =
-            sale.view(|state| (state.epoch, state.rules, state.hours, state.snapshot.gone_seq, state.snapshot.serving));
-        let tick = Tick {
-            rules: &rules,
-            hours: &hours,
-            seats_left: supply.map_or(u64::from(u32::MAX), |supply| supply.available),
-            calls_max: self.parts.settings.calls_per_tick_max,
-            gone_seq,
-            announced,
+        let tick = self.tick_of(sale, supply);
+        let in_charge = sale.view(|state| state.in_charge);
+        let (line, at) = self.line(sale);
+        let ticked = match line.tick(at, &tick).await {
+            Ok(Warm::Answer(ticked)) => ticked,
+            Ok(Warm::Cold) => return self.rebuild(sale, at.epoch).await,
+            Err(problem) if in_charge == InCharge::Redis => return self.redis_failed(sale, problem).await,
+            Err(problem) => return Err(problem),
         };
-        match self.lines.tick(sale.concert, epoch, &tick).await? {
-            Warm::Cold => self.rebuild(sale, epoch).await,
-            Warm::Answer(ticked) => {
-                metrics::ticked(ticked.lapsed);
-                let issued = ticked.snapshot.issued;
-                sale.apply(epoch, &ticked.snapshot, supply);
-                self.raise_ceiling(sale, issued).await
-            }
-        }
+        self.store_answered(sale, in_charge).await;
+        metrics::ticked(ticked.lapsed);
+        sale.apply(at.epoch, &ticked.snapshot, supply);
+        self.draw_lots(sale, &ticked).await?;
+        self.raise_ceiling(sale, ticked.snapshot.issued).await
     }
 
-    /// Writes down how far the line is, so that it can be rebuilt from there.
+    fn tick_of(&self, sale: &Sale, supply: Option<Supply>) -> Tick {
+        let settings = &self.parts.settings;
+        let latency = match self.parts.latencies.p95() {
+            None => Latency::Unknown,
+            Some(p95) if p95 > Duration::from_millis(settings.slo_ms) => Latency::Over,
+            Some(_) => Latency::Within,
+        };
+        sale.view(|state| {
+            let mut rules = state.rules;
+            if state.in_charge == InCharge::MySql {
+                rules.admit_per_second = rules.admit_per_second.min(settings.standby_admit_per_second);
+            }
+            let lobby_size = state.draw.as_ref().map_or(0, |draw| draw.lobby_size);
+            let spread = Duration::from_millis(settings.lobby_spread_ms(lobby_size));
+            let window = Duration::from_secs(rules.claim_secs.into());
+            Tick {
+                rules,
+                hours: state.hours,
+                ranking: sale.ranking_of(state),
+                seats_left: supply.map_or(u64::from(u32::MAX), |supply| supply.available),
+                calls_max: settings.calls_per_tick_max,
+                gone_seq: state.snapshot.gone_seq,
+                announced: state.snapshot.serving,
+                latency,
+                lapses_from: state.hours.booking_opens_at.plus(spread + window),
+            }
+        })
+    }
+
+    /// After the lobby of a draw has closed: commits its size once, and makes the ranks count.
+    async fn draw_lots(&self, sale: &Sale, ticked: &Ticked) -> Result<(), Problem> {
+        let Some(closed) = ticked.lobby_size.filter(|_| !ticked.is_drawn) else { return Ok(()) };
+        if sale.is_undrawn() {
+            let input = (sale.concert, closed);
+            let row = self
+                .parts
+                .db
+                .in_tx("queue.commit_lobby", input, |conn, (concert, size)| {
+                    Box::pin(async move {
+                        store::commit_lobby(conn, *concert, *size).await?;
+                        store::find_sale(conn, *concert).await
+                    })
+                })
+                .await?;
+            self.adopt(sale, &row.ok_or_else(|| Problem::not_found("concert"))?)?;
+        }
+        let (draw, gaps) = sale.view(|state| (state.draw.clone(), state.gaps.clone()));
+        let Some(draw) = draw else { return Ok(()) };
+        let ghosts = gaps.inside(draw.lobby_size).take(GHOSTS_MAX).map(|arrival| draw.rank_of(arrival)).collect();
+        let gaps = gaps.behind(draw.lobby_size).to_string();
+        let mut drawing = Drawing { lobby_size: draw.lobby_size, gaps, ghosts, left: Vec::new() };
+        // Each step but the last settles up to ASKED_MAX places that were given up.
+        for _ in 0..=draw.lobby_size / ASKED_MAX as u64 + 1 {
+            let (line, at) = self.line(sale);
+            match line.draw(at, &drawing).await? {
+                Warm::Cold => return Ok(()),
+                Warm::Answer(asked) if asked.is_empty() => break,
+                Warm::Answer(asked) => {
+                    drawing.ghosts.clear();
+                    drawing.left = asked.into_iter().map(|arrival| (arrival, draw.rank_of(arrival))).collect();
+                }
+            }
+        }
+        tracing::info!(concert = %sale.concert, lobby_size = draw.lobby_size, "the draw was made");
+        Ok(())
+    }
+
+    /// Writes down how far the line is, so that it can be rebuilt from there. It is also the sign of life by which instances that
+    /// do not reach the line's store know that others do.
     ///
     /// # Errors
     /// Where MySQL does not answer.
     pub async fn checkpoint(&self, sale: &Sale) -> Result<(), Problem> {
-        let input = sale.view(|state| (sale.concert, state.epoch, state.snapshot.serving, state.snapshot.issued));
+        let (input, is_known) = sale.view(|state| {
+            let (known, snapshot) = (state.checkpoint, &state.snapshot);
+            let is_fresh = known.age.is_some_and(|age| age < CHECKPOINT_SHARED);
+            let is_known = is_fresh && known.serving >= snapshot.serving && known.issued >= snapshot.issued;
+            ((sale.concert, state.epoch, snapshot.serving, snapshot.issued), is_known)
+        });
+        if is_known {
+            return Ok(());
+        }
         self.parts
             .db
             .in_tx("queue.checkpoint", input, |conn, (concert, epoch, serving, issued)| {
@@ -138,12 +215,16 @@ impl Queue {
 
     /// Lets more places be given than the `issued` ones. One caller of an instance asks MySQL; the others wait for it.
     pub(super) async fn raise_ceiling(&self, sale: &Sale, issued: u64) -> Result<(), Problem> {
-        let _turn = sale.upkeep.lock().await;
-        let (epoch, ceiling) = sale.view(|state| (state.epoch, state.ceiling));
-        if ceiling > issued + CEILING_STEP / 2 {
+        let step = sale.joins_per_second(issued).saturating_mul(CEILING_SECS).clamp(CEILING_STEP_MIN, CEILING_STEP_MAX);
+        if sale.view(|state| state.ceiling) > issued + step / 2 {
             return Ok(());
         }
-        let input = (sale.concert, epoch, issued + CEILING_STEP);
+        let _turn = sale.upkeep.lock().await;
+        let (epoch, ceiling) = sale.view(|state| (state.epoch, state.ceiling));
+        if ceiling > issued + step / 2 {
+            return Ok(());
+        }
+        let input = (sale.concert, epoch, issued + step);
         let row = self
             .parts
             .db
@@ -154,86 +235,6 @@ impl Queue {
                 })
             })
             .await?;
-        sale.adopt(&row.ok_or_else(|| Problem::not_found("concert"))?);
-        Ok(())
-    }
-
-    /// Makes the line anew after Redis lost it, at an epoch that MySQL raises first. An instance that comes second
-    /// takes over the first one's epoch.
-    pub(super) async fn rebuild(&self, sale: &Sale, seen: u32) -> Result<(), Problem> {
-        let _turn = sale.upkeep.lock().await;
-        if sale.view(|state| state.epoch) > seen {
-            return Ok(());
-        }
-        let (serving, issued) = sale.view(|state| (state.snapshot.serving, state.snapshot.issued));
-        let input = (sale.concert, seen, serving, issued);
-        let (row, slots) = self
-            .parts
-            .db
-            .in_tx("queue.rebuild", input, |conn, (concert, seen, serving, issued)| {
-                Box::pin(async move {
-                    let row = store::find_sale_for_update(conn, *concert).await?;
-                    let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
-                    if row.epoch != *seen {
-                        return Ok((row, None));
-                    }
-                    // Others may have called further since the checkpoint: whoever was let in shows how far at least.
-                    let admitted = store::find_last_admitted(conn, *concert).await?.map_or(0, |rank| rank + 1);
-                    row.serving = row.serving.max(*serving).max(admitted);
-                    let issued = row.issued.max(*issued).max(row.serving).min(row.ceiling);
-                    row.gaps = gaps_after(&row.gaps, row.serving, (issued, row.ceiling));
-                    store::raise_epoch(conn, *concert, *seen, &row.gaps).await?;
-                    row.epoch += 1;
-                    Ok((row, Some(store::list_live_passes(conn, *concert).await?)))
-                })
-            })
-            .await?;
-        // Another instance has raised the epoch: if its line is not there, the next answer is cold again and it is this one's turn.
-        let Some(slots) = slots else {
-            sale.adopt(&row);
-            return Ok(());
-        };
-        let line = Remembered {
-            ceiling: row.ceiling,
-            serving: row.serving,
-            gaps: row.gaps.clone(),
-            claim_secs: row.rules.claim_secs,
-            closes_at: sale.view(|state| state.hours.booking_closes_at),
-            slots,
-        };
-        self.lines.rebuild(sale.concert, row.epoch, &line).await?;
-        sale.adopt(&row);
-        tracing::info!(concert = %sale.concert, epoch = row.epoch, "line rebuilt");
-        Ok(())
-    }
-}
-
-/// The gaps that still lie ahead of `serving`, and the new one. The oldest are forgotten past [`GAPS_MAX`]: their ranks are then
-/// called one by one.
-fn gaps_after(gaps: &str, serving: u64, (from, below): (u64, u64)) -> String {
-    let bounds = |gap: &str| -> Option<(u64, u64)> {
-        let (from, below) = gap.split_once('-')?;
-        Some((from.parse().ok()?, below.parse().ok()?))
-    };
-    let mut left: Vec<(u64, u64)> = gaps.split(',').filter_map(bounds).filter(|(_, below)| *below > serving).collect();
-    if from < below {
-        left.push((from, below));
-    }
-    let kept = &left[left.len().saturating_sub(GAPS_MAX)..];
-    kept.iter().fold(String::new(), |text, (from, below)| text + &format!("{from}-{below},"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_are_kept_until_the_line_has_passed_them() {
-        assert_eq!(gaps_after("", 0, (10, 50)), "10-50,");
-        assert_eq!(gaps_after("10-50,", 5, (60, 90)), "10-50,60-90,");
-        assert_eq!(gaps_after("10-50,60-90,", 50, (95, 95)), "60-90,");
-        let many: Vec<String> = (0..GAPS_MAX * 2).map(|n| format!("{}-{}", n * 10, n * 10 + 5)).collect();
-        let many = many.join(",");
-        assert_eq!(gaps_after(&many, 0, (1, 1)).matches(',').count(), GAPS_MAX);
+        self.adopt(sale, &row.ok_or_else(|| Problem::not_found("concert"))?)
     }
 }

@@ -19,6 +19,7 @@ use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
 use crate::platform::http::{Page, PageParams};
 use crate::platform::idempotency::Idempotency;
+use crate::platform::latency::Latencies;
 use crate::platform::money::Money;
 use crate::queue::pass::{self, BOOKING_CLOSED, Passes};
 
@@ -35,6 +36,8 @@ pub struct Parts {
     pub catalog: Arc<Reader>,
     /// Opens passes.
     pub passes: Passes,
+    /// How long holds and payments took lately.
+    pub latencies: Latencies,
     /// `[booking]`.
     pub settings: Settings,
 }
@@ -82,7 +85,9 @@ impl Holds {
         let map = catalog.get_seat_map(request.performance).await?;
         let user = request.user;
         let holding = Holding { parts: self.0.clone(), request, concert, map };
-        self.0.idempotency.once("booking.hold", user.0, key, holding, |conn, holding| Box::pin(holding.run(conn))).await
+        let hold =
+            self.0.idempotency.once("booking.hold", user.0, key, holding, |conn, holding| Box::pin(holding.run(conn)));
+        self.0.latencies.time(hold).await
     }
 
     /// The user's hold.

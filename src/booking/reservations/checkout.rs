@@ -19,6 +19,7 @@ use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
 use crate::platform::http::{Page, PageParams};
 use crate::platform::idempotency::Idempotency;
+use crate::platform::latency::Latencies;
 use crate::platform::money::CURRENCY;
 use crate::platform::outbox::{self, Wake};
 use crate::points;
@@ -35,6 +36,7 @@ pub struct Checkout {
     pub(super) catalog: Arc<Reader>,
     pub(super) wake: Wake,
     pub(super) cancel_until: Duration,
+    latencies: Latencies,
 }
 
 struct Paying {
@@ -46,9 +48,16 @@ struct Paying {
 impl Checkout {
     /// Over these parts.
     #[must_use]
-    pub fn new(db: Db, idempotency: Idempotency, catalog: Arc<Reader>, wake: Wake, settings: &Settings) -> Self {
+    pub fn new(
+        db: Db,
+        idempotency: Idempotency,
+        catalog: Arc<Reader>,
+        latencies: Latencies,
+        wake: Wake,
+        settings: &Settings,
+    ) -> Self {
         let cancel_until = Duration::from_hours(u64::from(settings.cancel_until_hours));
-        Self { db, idempotency, catalog, wake, cancel_until }
+        Self { db, idempotency, catalog, wake, cancel_until, latencies }
     }
 
     /// Pays a hold with points.
@@ -57,10 +66,8 @@ impl Checkout {
     /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `insufficient_points`.
     pub async fn pay_with_points(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
         let paying = Paying { user, hold, catalog: self.catalog.clone() };
-        let answer = self
-            .idempotency
-            .once("checkout.pay", user.0, key, paying, |conn, paying| Box::pin(paying.run(conn)))
-            .await?;
+        let pay = self.idempotency.once("checkout.pay", user.0, key, paying, |conn, paying| Box::pin(paying.run(conn)));
+        let answer = self.latencies.time(pay).await?;
         self.wake.now();
         Ok(answer)
     }

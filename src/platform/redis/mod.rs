@@ -4,6 +4,7 @@
 //! its timeout, nothing is sent twice by the client itself (a script whose reply is lost may have run),
 //! and scripts are written so that the caller may repeat them.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ const NOT_NOW: [&str; 6] = ["LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", 
 /// A Lua script, named for metrics. Its text states keys, arguments, returns and why it is atomic.
 pub struct Script {
     name: &'static str,
-    lua: &'static str,
+    lua: Cow<'static, str>,
     hash: String,
 }
 
@@ -41,8 +42,9 @@ impl fmt::Debug for Script {
 impl Script {
     /// Wraps the text of a `.lua` file.
     #[must_use]
-    pub fn new(name: &'static str, lua: &'static str) -> Self {
-        Self { name, lua, hash: fred::util::sha1_hash(lua) }
+    pub fn new(name: &'static str, lua: impl Into<Cow<'static, str>>) -> Self {
+        let lua = lua.into();
+        Self { name, hash: fred::util::sha1_hash(&lua), lua }
     }
 }
 
@@ -112,7 +114,9 @@ impl Redis {
         self.command(script.name, async |client| {
             let result = client.evalsha(script.hash.as_str(), keys.clone(), args.clone()).await;
             match result {
-                Err(error) if error.details().starts_with("NOSCRIPT") => client.eval(script.lua, keys, args).await,
+                Err(error) if error.details().starts_with("NOSCRIPT") => {
+                    client.eval(script.lua.as_ref(), keys, args).await
+                }
                 other => other,
             }
         })

@@ -1,27 +1,44 @@
 -- Gives a user a place, or the one that the user has.
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 user id (16 bytes), 4 the ceiling that MySQL is known to have,
---   5 the arrival of the ticket that the user presents, or '', 6 '1' where new places are refused.
+--   5 and 6 arrival and rank of the place that the user proves, by a ticket or by its copy in MySQL, or '', 7 '1' where that
+--   copy was looked at, 8 '1' where new places are refused, 9 '1' for a sale with a draw, 10 opens (ms),
+--   11 the lobby's size by which the caller draws, or '', 12 and 13 an arrival that this script asked for, with its rank, or ''.
 -- RETURNS {'same' | 'new', arrival}, {'refused'}, {'ceiling', issued} where no index may be issued until the ceiling was
---   raised in MySQL, {'cold'}.
+--   raised in MySQL, {'rank', arrival} where the rank of the user's place is needed, {'unknown'} where MySQL's copy is,
+--   {'drawn'} where ranks are known by now, {'cold'}.
 -- ATOMIC because looking for the user's place and issuing the next index must be one step: one place per user.
 if is_cold() then return {'cold'} end
 local now = clock()
+local is_draw, size = ARGV[9] == '1', tonumber(ARGV[11])
+if is_draw then
+  close_lobby(now, tonumber(ARGV[10]))
+  if not size and redis.call('HGET', head, 'drawn') then return {'drawn'} end
+end
+
+-- Whether a place is still good; nothing where its rank is needed to tell.
+local function is_live(arrival, rank)
+  if is_draw and not size then return not redis.call('ZSCORE', gone, 'q' .. arrival) end
+  if not is_draw or tonumber(arrival) >= size then rank = arrival end
+  if rank == '' then return nil end
+  local where = standing(rank, now)
+  return where == 'waiting' or where == 'called' or where == 'admitted'
+end
+
 local mine = redis.call('HGET', users, ARGV[3])
 if mine then
-  local where = standing(mine, now)
-  if where == 'waiting' or where == 'called' or where == 'admitted' then return {'same', mine} end
+  local live = is_live(mine, mine == ARGV[12] and ARGV[13] or '')
+  if live == nil then return {'rank', mine} end
+  if live then return {'same', mine} end
 end
 local issued = count('issued')
-if ARGV[5] ~= '' and tonumber(ARGV[5]) < issued then
-  -- The line was rebuilt without its users: the sealed ticket is proof enough.
-  local where = standing(ARGV[5], now)
-  if where == 'waiting' or where == 'called' or where == 'admitted' then
-    redis.call('HSET', users, ARGV[3], ARGV[5])
-    return {'same', ARGV[5]}
-  end
+-- The line was rebuilt without its users: what is proven is proof enough.
+if ARGV[5] ~= '' and tonumber(ARGV[5]) < issued and is_live(ARGV[5], ARGV[6]) then
+  redis.call('HSET', users, ARGV[3], ARGV[5])
+  return {'same', ARGV[5]}
 end
-if ARGV[6] == '1' then return {'refused'} end
+if ARGV[7] ~= '1' and not mine and redis.call('HGET', head, 'is_partial') then return {'unknown'} end
+if ARGV[8] == '1' then return {'refused'} end
 if issued >= tonumber(ARGV[4]) then return {'ceiling', tostring(issued)} end
 redis.call('HINCRBY', head, 'issued', 1)
 redis.call('HSET', users, ARGV[3], issued)

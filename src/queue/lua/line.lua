@@ -1,23 +1,31 @@
 -- Shared head of every script on a line; it is put in front of each of them.
 --
 -- KEYS of one sale, all with its hash tag, always passed in this order:
---   1 head     hash: epoch, issued, serving, tokens (ranks that may be called now), at (ms of the last tick),
---                     gone_seq, gaps (`from-below,` pairs of ranks that nobody is known to have), amnesty_by (ms; see standing),
---                     run_id (of the Redis that it was made in)
+--   1 head     hash: epoch, run_id (of the Redis that it was made in), issued, serving, calls_made (without those of nobody),
+--                     tokens (ranks that may be called now), at (ms of the last tick), gone_seq, gaps (`from-below,` pairs of
+--                     ranks that nobody is known to have), amnesty_by (ms; see standing), is_partial (1: users may lack some),
+--                     lobby_size (once the lobby closed), drawn (the same, once ranks are known);
+--                     pace, pace_at, cut_at (see tick.lua); came0 … came7, lost, faded_at (see expect)
 --   2 users    hash: user id (16 bytes) -> arrival index
 --   3 calls    sorted set: called rank -> ms when its claim window ends
 --   4 slots    sorted set: admitted rank -> ms when its slot ends
 --   5 present  sorted set: called rank that asked while all slots were taken; score = rank
 --   6 ends     hash: rank -> f (finished) or l (left)
---   7 gone     sorted set: rank given up before its call -> sequence number
+--   7 gone     sorted set: rank given up before its call, or q and the arrival before the draw -> sequence number
+--   8 ghosts   sorted set: rank that a lost lobby may have given to somebody -> 0, once called: ms when its claim window ends
 -- ARGV 1 the epoch that the caller knows, 2 what tests add to the clock (ms).
 -- RETURNS {'cold'} where the head is missing, of another epoch or made in another Redis: nothing was changed.
 -- ATOMIC because a script sees and changes the line as a whole: no rank can be called twice, no slot given twice.
-local head, users, calls, slots, present, ends, gone = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
+local head, users, calls, slots, present, ends, gone, ghosts =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 
 local function clock()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000) + tonumber(ARGV[2])
+end
+
+local function ms(number)
+  return string.format('%.0f', number)
 end
 
 -- Which Redis this is: another one after each start, so a line that was made in another one may be older than what was
@@ -42,20 +50,28 @@ local function sweep(now)
     redis.call('ZREM', calls, rank)
     redis.call('ZREM', present, rank)
   end
+  if #lapsed > 0 then redis.call('HINCRBYFLOAT', head, 'lost', #lapsed) end
   for _, rank in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now, 'LIMIT', 0, 200)) do
     redis.call('ZREM', slots, rank)
     redis.call('HSET', ends, rank, 'f')
   end
+  redis.call('ZREMRANGEBYSCORE', ghosts, 1, now)
   return #lapsed
 end
 
 -- Slots in use now, whether or not the ended ones were swept.
 local function active(now)
-  return redis.call('ZCOUNT', slots, '(' .. string.format('%.0f', now), '+inf')
+  return redis.call('ZCOUNT', slots, '(' .. ms(now), '+inf')
 end
 
--- Where a rank stands: a word, and the ms of what ends it (nil where nothing does). After a rebuild nobody knows who was
--- called: until amnesty_by every rank that was passed and left no record counts as called, so nobody lapses by the loss.
+-- Closes the lobby of a draw, once: whoever comes later ranks behind it.
+local function close_lobby(now, opens)
+  if now >= opens then redis.call('HSETNX', head, 'lobby_size', redis.call('HGET', head, 'issued') or '0') end
+end
+
+-- Where a rank stands: a word, the ms of what ends it (nil where nothing does), and whether it was called by its turn.
+-- After a rebuild nobody knows who was called: until amnesty_by every rank that was passed and left no record counts as
+-- called, so nobody lapses by the loss.
 local function standing(rank, now)
   local slot = tonumber(redis.call('ZSCORE', slots, rank) or '')
   if slot then
@@ -70,8 +86,8 @@ local function standing(rank, now)
     return 'waiting'
   end
   local by = tonumber(redis.call('ZSCORE', calls, rank) or '')
-  if by and by > now then return 'called', by end
-  local amnesty = count('amnesty_by')
-  if amnesty > now then return 'called', amnesty end
+  if by and by > now then return 'called', by, true end
+  by = math.max(count('amnesty_by'), tonumber(redis.call('ZSCORE', ghosts, rank) or '0'))
+  if by > now then return 'called', by end
   return 'lapsed'
 end

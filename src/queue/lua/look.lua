@@ -7,7 +7,7 @@ if is_cold() then return {'cold'} end
 local now = clock()
 local where, by = standing(ARGV[3], now)
 if where == 'called' and redis.call('ZSCORE', present, ARGV[3]) then
-  by = now + tonumber(ARGV[4])
+  by = math.max(by, now + tonumber(ARGV[4]))
   redis.call('ZADD', calls, by, ARGV[3])
 end
-return {where, by and string.format('%.0f', by) or ''}
+return {where, by and ms(by) or ''}

@@ -1,0 +1,169 @@
+//! Places taken and given up.
+
+use super::domain::{BOOKING_CLOSED, Phase, QUEUE_NOT_OPEN, SOLD_OUT, Standing, Ticket};
+use super::line::{End, Join, Joined, Left};
+use super::metrics;
+use super::pass;
+use super::sale::Sale;
+use super::service::{Place, Queue};
+use super::store::places::{self, PlaceRow};
+use crate::accounts::UserId;
+use crate::catalog::ConcertId;
+use crate::platform::error::{Problem, codes};
+
+/// How often one join asks the line: for a rank, for MySQL's copy, after the draw, and after raising the ceiling while others
+/// use up what it raised.
+const STEPS_MAX: usize = 8;
+
+impl Queue {
+    /// Gives `user` a place, or the one that the user has: by the line's own memory, by its copy in MySQL or by a `ticket`
+    /// presented after the line lost it. True where it is new.
+    ///
+    /// # Errors
+    /// `queue_not_open`, `sold_out`, `booking_closed`.
+    pub async fn join(
+        &self,
+        concert: ConcertId,
+        user: UserId,
+        ticket: Option<&str>,
+    ) -> Result<(String, Place, bool), Problem> {
+        let sale = self.get_sale(concert).await?;
+        let now = self.now();
+        match sale.view(|state| state.phase(now)) {
+            Phase::Closed => return Err(Problem::new(&BOOKING_CLOSED)),
+            Phase::Scheduled => {
+                let opens = sale.view(|state| state.hours.line_opens_at());
+                return Err(Problem::new(&QUEUE_NOT_OPEN).with("lobby_opens_at", opens.to_string()));
+            }
+            Phase::Lobby | Phase::Open | Phase::Paused | Phase::SoldOut => {}
+        }
+        // A ticket that is not good is no reason to refuse a place.
+        let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
+        let (arrival, is_new) = self.issue(&sale, user, presented).await?;
+        metrics::joined(is_new);
+        if is_new {
+            self.copying.add(PlaceRow { concert, arrival, user });
+        }
+        sale.mark_issued(arrival);
+        let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
+        let place = self.place_of(&sale, &ticket).await?;
+        Ok((ticket.seal(&sale.tickets), place, is_new))
+    }
+
+    async fn issue(&self, sale: &Sale, user: UserId, mut presented: Option<u64>) -> Result<(u64, bool), Problem> {
+        let (mut has_looked, mut asked) = (false, None);
+        for _ in 0..STEPS_MAX {
+            let now = self.now();
+            let join = Join {
+                user,
+                ceiling: sale.view(|state| state.ceiling),
+                presented: presented.map(|arrival| sale.spot(arrival)),
+                has_looked,
+                is_refused: sale.view(|state| state.phase(now)) == Phase::SoldOut,
+                ranking: sale.ranking(),
+                asked: asked.map(|arrival| sale.spot(arrival)),
+            };
+            match self.on_line(sale, |line, at| line.join(at, &join)).await? {
+                Joined::Refused => return Err(Problem::new(&SOLD_OUT)),
+                Joined::Ceiling(issued) => self.raise_ceiling(sale, issued).await?,
+                Joined::NeedsRank(arrival) => asked = Some(arrival),
+                Joined::Unknown => {
+                    has_looked = true;
+                    presented = self.copied_place(sale, user, presented).await?;
+                }
+                Joined::Drawn => self.reread(sale).await?,
+                Joined::New(arrival) => return Ok((arrival, true)),
+                Joined::Same(arrival) => return Ok((arrival, false)),
+            }
+        }
+        Err(Problem::new(&codes::OVERLOADED))
+    }
+
+    /// The newest of the user's place in MySQL's copy and the one presented.
+    async fn copied_place(&self, sale: &Sale, user: UserId, presented: Option<u64>) -> Result<Option<u64>, Problem> {
+        let input = (sale.concert, user);
+        let find = self.parts.db.read("queue.find_place", input, |conn, (concert, user)| {
+            Box::pin(places::find_place(conn, *concert, *user))
+        });
+        match find.await {
+            Ok(copied) => Ok(copied.max(presented)),
+            // The ticket is proof enough.
+            Err(_) if presented.is_some() => Ok(presented),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Gives a place up. Whoever was inside leaves too.
+    ///
+    /// # Errors
+    /// `invalid_ticket`.
+    pub async fn leave(&self, concert: ConcertId, user: UserId, ticket: Option<&str>) -> Result<(), Problem> {
+        let sale = self.get_sale(concert).await?;
+        let ticket = self.open_ticket(&sale, ticket, Some(user))?;
+        match self.end_place(&sale, ticket.arrival, End::Left).await? {
+            Standing::Admitted => {
+                if !self.end_stay(concert, user, ticket.arrival).await? {
+                    // The slot was taken, but its pass was never written.
+                    self.free_slot(concert, ticket.arrival).await?;
+                }
+            }
+            // Left already: perhaps by an earlier request that MySQL did not hear of.
+            Standing::Lobby | Standing::Waiting | Standing::Called | Standing::Left => {
+                // Only what MySQL knows survives the loss of the line, and a 204 must.
+                let place = PlaceRow { concert, arrival: ticket.arrival, user };
+                let write =
+                    self.parts.db.in_tx("queue.leave", place, |conn, place| Box::pin(places::mark_left(conn, place)));
+                write.await?;
+                sale.mark_gone(sale.spot(ticket.arrival));
+            }
+            Standing::Lapsed | Standing::Finished => {}
+        }
+        Ok(())
+    }
+
+    async fn end_place(&self, sale: &Sale, arrival: u64, end: End) -> Result<Standing, Problem> {
+        for _ in 0..STEPS_MAX {
+            let spot = sale.spot(arrival);
+            match self.on_line(sale, |line, at| line.leave(at, spot, end)).await? {
+                Left::From(standing) => return Ok(standing),
+                Left::Drawn => self.reread(sale).await?,
+            }
+        }
+        Err(Problem::new(&codes::OVERLOADED))
+    }
+
+    /// Gives the slot back before the pass ends.
+    ///
+    /// # Errors
+    /// `pass_required`, `invalid_pass`, `pass_expired`.
+    pub async fn leave_inside(&self, concert: ConcertId, user: UserId, pass: Option<&str>) -> Result<(), Problem> {
+        let pass = self.passes.open(pass, user, concert, self.now())?;
+        self.parts.db.in_tx_of(user.0, "queue.end_pass", pass, |conn, pass| Box::pin(pass::end(conn, pass))).await?;
+        self.parts.wake.now();
+        Ok(())
+    }
+
+    /// Whether a stay was live.
+    async fn end_stay(&self, concert: ConcertId, user: UserId, arrival: u64) -> Result<bool, Problem> {
+        let input = (concert, user, arrival);
+        let ended = self
+            .parts
+            .db
+            .in_tx_of(user.0, "queue.end_stay", input, |conn, (concert, user, arrival)| {
+                Box::pin(pass::end_at(conn, *concert, *user, *arrival))
+            })
+            .await?;
+        self.parts.wake.now();
+        Ok(ended)
+    }
+
+    /// Frees the slot of a stay that MySQL says has ended. Repeatable.
+    ///
+    /// # Errors
+    /// Where the line does not answer: the caller tries again.
+    pub async fn free_slot(&self, concert: ConcertId, arrival: u64) -> Result<(), Problem> {
+        let sale = self.get_sale(concert).await?;
+        // A rebuilt line takes its slots from the live rows, and this one is no longer among them.
+        self.end_place(&sale, arrival, End::Finished).await.map(drop)
+    }
+}

@@ -1,0 +1,24 @@
+-- Makes the ranks of a closed lobby count: from the last step on the line calls.
+-- KEYS as in line.lua.
+-- ARGV 1 epoch, 2 clock offset (ms), 3 the lobby's size as MySQL has committed it, 4 gaps behind the lobby (`from-below,` in
+--   ascending order), 5 how many of the numbers that follow are ranks of ghosts; the rest are pairs of arrival and rank of
+--   places that were given up in the lobby.
+-- RETURNS {'ok', {arrival, ...}}: given up in the lobby, with their ranks still asked for; none where the draw is done. {'cold'}.
+-- ATOMIC because a place that is being given up must be known by its arrival or by its rank, never by neither.
+if is_cold() then return {'cold'} end
+if redis.call('HGET', head, 'drawn') then return {'ok', {}} end
+redis.call('HSET', head, 'lobby_size', ARGV[3])
+local pairs_from = 6 + tonumber(ARGV[5])
+for i = 6, pairs_from - 1 do redis.call('ZADD', ghosts, 'NX', 0, ARGV[i]) end
+for i = pairs_from, #ARGV, 2 do
+  if redis.call('ZREM', gone, 'q' .. ARGV[i]) == 1 then
+    redis.call('ZADD', gone, redis.call('HINCRBY', head, 'gone_seq', 1), ARGV[i + 1])
+  end
+end
+-- Ranks are added behind, so those of the lobby come first.
+local left = {}
+for _, member in ipairs(redis.call('ZRANGE', gone, 0, 499)) do
+  if string.sub(member, 1, 1) == 'q' then left[#left + 1] = string.sub(member, 2) end
+end
+if #left == 0 then redis.call('HSET', head, 'drawn', ARGV[3], 'gaps', ARGV[4]) end
+return {'ok', left}
