@@ -7,7 +7,7 @@ use super::domain::{InCharge, Phase, Rules, Snapshot, Supply};
 use super::draw::Permutation;
 use super::eta::CallLog;
 use super::gaps::Gaps;
-use super::line::{At, Ranking, Spot};
+use super::line::{At, Ranking, Spot, Ticked};
 use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
@@ -44,6 +44,8 @@ pub struct State {
     pub supply: Option<Supply>,
     /// The draw, once it was made.
     pub draw: Option<Arc<Draw>>,
+    /// The size of a lobby that has closed, until the line knows its ranks.
+    pub(super) closed_lobby: Option<u64>,
     /// How old the checkpoint in MySQL was when it was last read, and how far it was.
     pub(super) checkpoint: Checkpoint,
     pub(super) gaps: Gaps,
@@ -134,6 +136,7 @@ impl Sale {
             snapshot,
             supply: None,
             draw,
+            closed_lobby: None,
             checkpoint: Checkpoint::of(row),
             gaps: Gaps::parse(&row.gaps),
             calls: CallLog::default(),
@@ -218,9 +221,9 @@ impl Sale {
     }
 
     /// Takes over the numbers of a tick at this epoch. `serving` never goes back; places called since are forgotten.
-    pub fn apply(&self, epoch: u32, tick: &Snapshot, supply: Option<Supply>) {
+    pub fn apply(&self, epoch: u32, ticked: &Ticked) {
         self.change(|state| {
-            let known = &mut state.snapshot;
+            let (known, tick) = (&mut state.snapshot, &ticked.snapshot);
             if state.epoch != epoch || tick.serving < known.serving {
                 return;
             }
@@ -232,9 +235,19 @@ impl Sale {
                 Some(draw) => gone.extend(early.drain().map(|arrival| draw.rank_of(arrival))),
             }
             *known = Snapshot { gone, gone_early: early, issued: tick.issued.max(known.issued), ..tick.clone() };
-            state.supply = supply;
+            state.closed_lobby = ticked.lobby_size.filter(|_| !ticked.is_drawn);
             state.calls.note(&state.snapshot, &state.rules);
         });
+    }
+
+    /// Takes over how many seats are left.
+    pub fn set_supply(&self, supply: Supply) {
+        self.change(|state| state.supply = Some(supply));
+    }
+
+    /// The line knows its ranks.
+    pub(super) fn mark_drawn(&self) {
+        self.change(|state| state.closed_lobby = None);
     }
 
     /// Counts a place given up on this instance, before the next tick tells.

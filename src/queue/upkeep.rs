@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::domain::{InCharge, Rules, Supply};
+use super::domain::{InCharge, Rules};
 use super::gaps::GHOSTS_MAX;
-use super::line::{ASKED_MAX, Drawing, Latency, Tick, Ticked, Warm};
+use super::line::{ASKED_MAX, Drawing, Latency, Tick, Warm};
 use super::sale::Sale;
 use super::service::Queue;
 use super::{metrics, store};
@@ -104,10 +104,12 @@ impl Queue {
     /// Moves one line on and remembers its numbers.
     ///
     /// # Errors
-    /// Where the line's store or MySQL does not answer: the next tick tries again.
+    /// Where the line's store does not answer: the next tick tries again.
     pub async fn tick(&self, sale: &Sale) -> Result<(), Problem> {
-        let supply = self.parts.supply.supply(sale.concert).await;
-        let tick = self.tick_of(sale, supply);
+        if sale.view(|state| state.supply.is_none()) {
+            self.count_seats(sale).await;
+        }
+        let tick = self.tick_of(sale);
         let in_charge = sale.view(|state| state.in_charge);
         let (line, at) = self.line(sale);
         let ticked = match line.tick(at, &tick).await {
@@ -116,14 +118,34 @@ impl Queue {
             Err(problem) if in_charge == InCharge::Redis => return self.redis_failed(sale, problem).await,
             Err(problem) => return Err(problem),
         };
-        self.store_answered(sale, in_charge).await;
         metrics::ticked(ticked.lapsed);
-        sale.apply(at.epoch, &ticked.snapshot, supply);
-        self.draw_lots(sale, &ticked).await?;
-        self.raise_ceiling(sale, ticked.snapshot.issued).await
+        sale.apply(at.epoch, &ticked);
+        self.store_answered(sale, in_charge).await;
+        Ok(())
     }
 
-    fn tick_of(&self, sale: &Sale, supply: Option<Supply>) -> Tick {
+    /// What one line needs of MySQL: room for places, the draw of its lobby, and where `is_due` seats left and a checkpoint.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer: the next call tries again.
+    pub async fn keep_up(&self, sale: &Sale, is_due: bool) -> Result<(), Problem> {
+        self.raise_ceiling(sale, sale.view(|state| state.snapshot.issued)).await?;
+        self.draw_lots(sale).await?;
+        if is_due {
+            self.checkpoint(sale).await?;
+            self.count_seats(sale).await;
+        }
+        Ok(())
+    }
+
+    /// What was counted last holds until it can be counted again.
+    async fn count_seats(&self, sale: &Sale) {
+        if let Some(supply) = self.parts.supply.supply(sale.concert).await {
+            sale.set_supply(supply);
+        }
+    }
+
+    fn tick_of(&self, sale: &Sale) -> Tick {
         let settings = &self.parts.settings;
         let latency = match self.parts.latencies.p95() {
             None => Latency::Unknown,
@@ -142,7 +164,7 @@ impl Queue {
                 rules,
                 hours: state.hours,
                 ranking: sale.ranking_of(state),
-                seats_left: supply.map_or(u64::from(u32::MAX), |supply| supply.available),
+                seats_left: state.supply.map_or(0, |supply| supply.available),
                 calls_max: settings.calls_per_tick_max,
                 gone_seq: state.snapshot.gone_seq,
                 announced: state.snapshot.serving,
@@ -153,8 +175,8 @@ impl Queue {
     }
 
     /// After the lobby of a draw has closed: commits its size once, and makes the ranks count.
-    async fn draw_lots(&self, sale: &Sale, ticked: &Ticked) -> Result<(), Problem> {
-        let Some(closed) = ticked.lobby_size.filter(|_| !ticked.is_drawn) else { return Ok(()) };
+    async fn draw_lots(&self, sale: &Sale) -> Result<(), Problem> {
+        let Some(closed) = sale.view(|state| state.closed_lobby) else { return Ok(()) };
         if sale.is_undrawn() {
             let input = (sale.concert, closed);
             let row = self
@@ -186,6 +208,7 @@ impl Queue {
                 }
             }
         }
+        sale.mark_drawn();
         tracing::info!(concert = %sale.concert, lobby_size = draw.lobby_size, "the draw was made");
         Ok(())
     }
