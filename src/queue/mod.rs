@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod domain;
+pub mod draw;
 pub mod http;
 pub mod jobs;
 mod metrics;

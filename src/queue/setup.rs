@@ -2,10 +2,9 @@
 
 use futures::future::BoxFuture;
 use rand::RngCore as _;
-use ring::digest;
 
 use super::domain::Rules;
-use super::store;
+use super::{draw, store};
 use crate::catalog::domain::{Order, QueueSettings};
 use crate::catalog::{ConcertId, SaleSetup};
 use crate::platform::db::Conn;
@@ -39,7 +38,7 @@ impl SaleSetup for NewSales {
             }
             let mut seed = [0_u8; 32];
             rand::rng().fill_bytes(&mut seed);
-            let commitment = hex::encode(digest::digest(&digest::SHA256, &seed));
+            let commitment = draw::commitment(&seed);
             let rules = Rules {
                 admit_per_second: queue.admit_per_second,
                 max_active: queue.max_active,
