@@ -57,15 +57,11 @@ struct Published {
 /// # Errors
 /// Where the seed is not the one committed to, there is no draw yet or at all, or the server does not answer.
 pub async fn verify(file: Option<&Path>, given: &Verify) -> anyhow::Result<()> {
-    let published = match (given.commitment, given.seed, given.size) {
-        (Some(commitment), Some(seed), Some(size)) => Published { commitment, seed, size },
-        _ => {
-            let server = match &given.server {
-                Some(server) => server.clone(),
-                None => configured(&Config::load(file, &[])?.http.addr)?,
-            };
-            ask(&server, given).await?
-        }
+    let noted = given.commitment.zip(given.seed).zip(given.size);
+    let published = match (noted, &given.server) {
+        (Some(((commitment, seed), size)), _) => Published { commitment, seed, size },
+        (None, Some(server)) => ask(server, given).await?,
+        (None, None) => ask(&configured(&Config::load(file, &[])?.http.addr)?, given).await?,
     };
     let Published { commitment: promised, seed, size } = published;
     let promised = hex::encode(promised);

@@ -14,6 +14,7 @@ mod conflicts;
 mod crashes;
 mod crashes_journeys;
 mod drain;
+mod draw;
 mod edge;
 mod exhaustion;
 mod faults;
