@@ -4,9 +4,8 @@ use futures::future::BoxFuture;
 use rand::RngCore as _;
 
 use super::domain::Rules;
-use super::draw;
 use super::service::seed_sealer;
-use super::store;
+use super::{draw, store};
 use crate::catalog::domain::QueueSettings;
 use crate::catalog::{ConcertId, SaleSetup};
 use crate::platform::db::Conn;

@@ -247,6 +247,20 @@ impl World {
         client
     }
 
+    /// Everything that this world has in Redis, as hex.
+    pub async fn dump_redis(&self) -> String {
+        let client = self.redis().await;
+        let dump = "local all = {} for _, key in ipairs(redis.call('KEYS', ARGV[1])) do \
+             local kind = redis.call('TYPE', key).ok \
+             local value = kind == 'hash' and redis.call('HGETALL', key) or kind == 'zset' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') \
+                 or kind == 'string' and {redis.call('GET', key)} or kind == 'set' and redis.call('SMEMBERS', key) or {} \
+             all[#all + 1] = key for _, item in ipairs(value) do all[#all + 1] = item end end return all";
+        let none: Vec<String> = Vec::new();
+        let all: Vec<bytes::Bytes> = client.eval(dump, none, vec![format!("{}:*", self.name)]).await.expect("a dump");
+        client.quit().await.expect("closing");
+        all.iter().map(hex::encode).collect::<Vec<_>>().join("\n")
+    }
+
     /// Asserts that every invariant holds in the whole database.
     pub async fn assert_clean(&self, instance: &Instance) {
         let report = audit::run(&instance.state.db, &instance.state.config.jobs, None).await;
