@@ -129,7 +129,10 @@ impl Queue {
     /// # Errors
     /// Where MySQL does not answer: the next call tries again.
     pub async fn keep_up(&self, sale: &Sale, is_due: bool) -> Result<(), Problem> {
-        self.raise_ceiling(sale, sale.view(|state| state.snapshot.issued)).await?;
+        // Before the line is there, nobody can be given a place, and whatever lies below the ceiling would be a gap.
+        if let Some(issued) = sale.view(|state| state.snapshot.at.map(|_| state.snapshot.issued)) {
+            self.raise_ceiling(sale, issued).await?;
+        }
         self.draw_lots(sale).await?;
         if is_due {
             self.checkpoint(sale).await?;
