@@ -17,6 +17,7 @@ pub mod domain;
 pub mod http;
 pub mod jobs;
 mod metrics;
+pub mod operators;
 pub mod pass;
 mod redis;
 pub mod sale;
@@ -26,8 +27,8 @@ pub mod store;
 mod upkeep;
 
 pub use domain::{CODES, SeatSupply, Settings, Supply};
+pub use operators::RulesChange;
 pub use pass::Passes;
 pub use service::{Parts, Queue};
 pub use setup::NewSales;
 pub use store::INVARIANTS;
-pub use upkeep::RulesChange;

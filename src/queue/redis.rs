@@ -171,7 +171,7 @@ impl Lines {
             number(u64::from(tick.rules.claim_secs) * 1000),
             tick.hours.booking_opens_at.millis().to_string().into(),
             tick.hours.booking_closes_at.millis().to_string().into(),
-            flag(tick.rules.is_paused),
+            flag(tick.rules.is_halted()),
             number(tick.seats_left),
             number(tick.calls_max.into()),
             number(tick.gone_seq),

@@ -8,6 +8,7 @@ use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
 use crate::platform::clock::Timestamp;
+use crate::platform::error::Code;
 use crate::platform::token::{KeyRing, Sealer};
 
 /// What changes while a sale runs.
@@ -34,6 +35,12 @@ impl State {
     #[must_use]
     pub fn phase(&self, now: Timestamp) -> Phase {
         Phase::at(now, &self.hours, &self.rules, self.supply)
+    }
+
+    /// Why nobody new gets a place at `now`, where that is so.
+    #[must_use]
+    pub fn refusal(&self, now: Timestamp) -> Option<&'static Code> {
+        self.rules.refusal(self.phase(now))
     }
 }
 

@@ -125,7 +125,7 @@ impl Queue {
     /// line lost it. True where it is new.
     ///
     /// # Errors
-    /// `queue_not_open`, `sold_out`, `booking_closed`.
+    /// `queue_not_open`, `sold_out`, `joins_closed`, `booking_closed`.
     pub async fn join(
         &self,
         concert: ConcertId,
@@ -142,7 +142,7 @@ impl Queue {
             }
             Phase::Lobby | Phase::Open | Phase::Paused | Phase::SoldOut => {}
         }
-        let is_refused = sale.view(|state| state.phase(now)) == Phase::SoldOut;
+        let is_refused = sale.view(|state| state.refusal(now)).is_some();
         // A ticket that is not good is no reason to refuse a place.
         let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
         let (arrival, is_new) = self.issue(&sale, Join { user, ceiling: 0, presented, is_refused }).await?;
@@ -157,7 +157,10 @@ impl Queue {
         for _ in 0..CEILING_RETRIES {
             let join = Join { ceiling: sale.view(|state| state.ceiling), ..join };
             match self.on_line(sale, |epoch| self.lines.join(sale.concert, epoch, &join)).await? {
-                Joined::Refused => return Err(Problem::new(&SOLD_OUT)),
+                Joined::Refused => {
+                    let refusal = sale.view(|state| state.refusal(self.now()));
+                    return Err(Problem::new(refusal.unwrap_or(&SOLD_OUT)));
+                }
                 Joined::Ceiling(issued) => self.raise_ceiling(sale, issued).await?,
                 Joined::New(arrival) => return Ok((arrival, true)),
                 Joined::Same(arrival) => return Ok((arrival, false)),
@@ -220,7 +223,7 @@ impl Queue {
     /// Exchanges a called ticket for a pass: a slot in Redis, then a row in MySQL.
     ///
     /// # Errors
-    /// `invalid_ticket`, `not_called`, `ticket_lapsed`.
+    /// `invalid_ticket`, `not_called`, `ticket_lapsed`, `sale_stopped`.
     pub async fn claim(
         self: &Arc<Self>,
         concert: ConcertId,
@@ -236,7 +239,7 @@ impl Queue {
 
     async fn admit(&self, sale: &Sale, ticket: &Ticket) -> Result<(String, Timestamp), Problem> {
         let concert = sale.concert;
-        let rules = sale.view(|state| state.rules);
+        let rules = sale.view(|state| state.rules).of_claims();
         let claim = |epoch| {
             let claim = self.lines.claim(concert, epoch, ticket.arrival, &rules);
             async move { Ok(claim.await?.map(|claimed| (epoch, claimed))) }
@@ -244,6 +247,7 @@ impl Queue {
         let (epoch, claimed) = self.on_line(sale, claim).await?;
         metrics::claimed(&claimed);
         let until = match claimed {
+            Claimed::Admitted(_) | Claimed::Full if rules.is_stopped => return Err(pass::stopped()),
             Claimed::Admitted(until) => until,
             Claimed::Full => return Err(self.not_called(0, &rules)),
             Claimed::Refused(Standing::Waiting) => {
@@ -277,8 +281,11 @@ impl Queue {
             .db
             .in_tx_of(pass.user.0, "queue.claim", (epoch, pass), |conn, (epoch, pass)| {
                 Box::pin(async move {
-                    if store::lock_epoch(conn, pass.concert).await? != Some(*epoch) {
-                        return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
+                    match store::lock_epoch(conn, pass.concert).await? {
+                        // The slot stays taken: claiming again gives it back once the sale goes on.
+                        Some((_, true)) => return Err(pass::stopped()),
+                        Some((valid, false)) if valid == *epoch => {}
+                        _ => return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt.")),
                     }
                     if let Some(kept) = find_kept(conn, pass).await? {
                         return Ok(kept);

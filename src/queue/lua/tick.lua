@@ -1,7 +1,7 @@
 -- Moves the line on. Any instance may run it at any time; running it twice is harmless.
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 ranks per second, 4 max_active, 5 claim window (ms), 6 opens (ms), 7 closes (ms),
---   8 '1' while paused, 9 seats that could be sold now, 10 most ranks to call, 11 gone_seq that the caller has seen,
+--   8 '1' while nobody is to be called, 9 seats that could be sold now, 10 most ranks to call, 11 gone_seq that the caller has seen,
 --   12 how many calls the caller has announced.
 -- RETURNS {'ok', now, issued, serving, active, called, lapsed, gone_seq, {rank, ...} given up since}, {'cold'}.
 -- ATOMIC because the bucket, the slots and the calls are read and advanced together: ranks are called once and in order.
