@@ -9,9 +9,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::domain::Rules;
+use super::pass;
 use super::service::Queue;
 use super::store::{self, SaleRow};
-use super::pass;
 use crate::accounts::{UserId, actions};
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
@@ -91,11 +91,8 @@ impl Queue {
     }
 
     async fn change(&self, changing: Changing) -> Result<Rules, Problem> {
-        let row = self
-            .parts
-            .db
-            .in_tx("queue.change_rules", changing, |conn, changing| Box::pin(changing.run(conn)))
-            .await?;
+        let row =
+            self.parts.db.in_tx("queue.change_rules", changing, |conn, changing| Box::pin(changing.run(conn))).await?;
         if let Some(sale) = self.sales.get(&changing.concert).await {
             sale.adopt(&row);
         }
@@ -112,7 +109,8 @@ impl Queue {
         let ending = async move {
             let begin = (operator, concert);
             let db = &queue.parts.db;
-            let began = db.in_tx("queue.begin_ending", begin, |conn, begin| Box::pin(begin_ending(conn, *begin))).await?;
+            let began =
+                db.in_tx("queue.begin_ending", begin, |conn, begin| Box::pin(begin_ending(conn, *begin))).await?;
             let mut ending = Ending { operator, concert, began, ended: 0 };
             loop {
                 let ended = db.in_tx("queue.end_stays", ending, |conn, ending| Box::pin(ending.run(conn))).await?;

@@ -27,6 +27,7 @@ mod limits;
 mod line;
 mod migrations;
 mod operations;
+mod operators;
 mod outbox;
 mod ownership;
 mod partitions;
