@@ -122,16 +122,17 @@ async fn every_order_is_obeyed_on_both_instances_within_two_seconds() {
         let answer = theatre.change(&theatre.apis[turn % 2], order).await.expect(200);
         let is_so = |rules: &Value| order.as_object().expect("rules").iter().all(|(name, value)| rules[name] == *value);
         assert!(is_so(&answer), "{answer}");
-        took.extend(theatre.obeyed(&order.to_string(), |line| is_so(&line["rules"])).await);
+        took.push(theatre.obeyed(&order.to_string(), |line| is_so(&line["rules"])).await);
     }
     for (turn, (what, phase)) in [("stop", "paused"), ("resume", "open")].into_iter().enumerate() {
         let answer = theatre.order(&theatre.apis[turn], what).await.expect(200);
         assert_eq!(answer["stopped"], what == "stop");
-        took.extend(theatre.obeyed(what, |line| line["phase"] == phase).await);
+        took.push(theatre.obeyed(what, |line| line["phase"] == phase).await);
     }
+    // By the one that was not asked; of all, the middle one: a busy machine may hold up one or the other.
+    let mut took: Vec<Duration> = took.into_iter().map(|[one, two]| one.max(two)).collect();
     took.sort_unstable();
     println!("obeyed after {took:?}");
-    // Of all, the middle one: a busy machine may hold up one or the other.
     assert!(took[took.len() / 2] < Duration::from_secs(2), "{took:?}");
     theatre.close().await;
 }
