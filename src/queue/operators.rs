@@ -132,6 +132,7 @@ impl Changing {
         let before = row.rules;
         row.rules = self.change.applied_to(before);
         store::update_rules(conn, self.concert, &row.rules).await?;
+        row.rules_version += 1;
         let details = json!({"before": before, "after": row.rules});
         actions::record(conn, self.operator, self.action, Some(self.concert), &details).await?;
         Ok(row)

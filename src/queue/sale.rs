@@ -18,6 +18,8 @@ pub struct State {
     pub hours: Hours,
     /// What operators set.
     pub rules: Rules,
+    /// How often they were changed.
+    pub rules_version: u32,
     /// Which making of the line is valid, as this instance knows it.
     pub epoch: u32,
     /// What MySQL is known to allow.
@@ -70,6 +72,7 @@ impl Sale {
         let state = State {
             hours: concert.hours(),
             rules: row.rules,
+            rules_version: row.rules_version,
             epoch: row.epoch,
             ceiling: row.ceiling,
             snapshot,
@@ -142,12 +145,67 @@ impl Sale {
 
 impl State {
     fn adopt(&mut self, row: &SaleRow) {
-        self.rules = row.rules;
+        // A row may have been read before an operator's change that this instance has made since.
+        if row.rules_version >= self.rules_version {
+            self.rules = row.rules;
+            self.rules_version = row.rules_version;
+        }
         if row.epoch > self.epoch {
             self.epoch = row.epoch;
             self.snapshot.gone.clear();
             self.snapshot.gone_seq = 0;
         }
         self.ceiling = self.ceiling.max(row.ceiling);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock::Clock;
+
+    fn row(rules_version: u32, max_active: u32) -> SaleRow {
+        let rules = Rules {
+            admit_per_second: 1,
+            max_active,
+            claim_secs: 5,
+            session_secs: 30,
+            is_paused: false,
+            joins_closed: false,
+            is_stopped: false,
+        };
+        SaleRow {
+            concert: ConcertId::new(),
+            rules,
+            rules_version,
+            epoch: 1,
+            ceiling: 0,
+            issued: 0,
+            serving: 0,
+            gaps: String::new(),
+            lobby_size: None,
+        }
+    }
+
+    #[test]
+    fn rules_that_were_read_earlier_do_not_come_back() {
+        let now = Clock::default().now();
+        let hours = Hours { lobby_opens_at: None, booking_opens_at: now, booking_closes_at: now };
+        let first = row(0, 1);
+        let mut state = State {
+            hours,
+            rules: first.rules,
+            rules_version: first.rules_version,
+            epoch: first.epoch,
+            ceiling: first.ceiling,
+            snapshot: Snapshot::default(),
+            supply: None,
+            lobby_size: None,
+        };
+        // An instance that does not count changes them in between.
+        for (version, max_active, wanted) in [(0, 2, 2), (2, 3, 3), (1, 4, 3), (2, 5, 5), (3, 6, 6)] {
+            state.adopt(&row(version, max_active));
+            assert_eq!(state.rules.max_active, wanted, "version {version}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::accounts::UserId;
 use crate::catalog::{ConcertId, Reader};
 use crate::platform::clock::{Clock, Timestamp};
 use crate::platform::db::{Conn, Db};
-use crate::platform::error::{Fault, Problem, codes};
+use crate::platform::error::{Code, Fault, Problem, codes};
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
 use crate::platform::token::KeyRing;
@@ -142,10 +142,11 @@ impl Queue {
             }
             Phase::Lobby | Phase::Open | Phase::Paused | Phase::SoldOut => {}
         }
-        let is_refused = sale.view(|state| state.refusal(now)).is_some();
+        let refusal = sale.view(|state| state.refusal(now));
         // A ticket that is not good is no reason to refuse a place.
         let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
-        let (arrival, is_new) = self.issue(&sale, Join { user, ceiling: 0, presented, is_refused }).await?;
+        let (arrival, is_new) =
+            self.issue(&sale, Join { user, ceiling: 0, presented, is_refused: refusal.is_some() }, refusal).await?;
         metrics::joined(is_new);
         sale.mark_issued(arrival);
         let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
@@ -153,14 +154,11 @@ impl Queue {
         Ok((ticket.seal(&sale.tickets), place, is_new))
     }
 
-    async fn issue(&self, sale: &Sale, join: Join) -> Result<(u64, bool), Problem> {
+    async fn issue(&self, sale: &Sale, join: Join, refusal: Option<&'static Code>) -> Result<(u64, bool), Problem> {
         for _ in 0..CEILING_RETRIES {
             let join = Join { ceiling: sale.view(|state| state.ceiling), ..join };
             match self.on_line(sale, |epoch| self.lines.join(sale.concert, epoch, &join)).await? {
-                Joined::Refused => {
-                    let refusal = sale.view(|state| state.refusal(self.now()));
-                    return Err(Problem::new(refusal.unwrap_or(&SOLD_OUT)));
-                }
+                Joined::Refused => return Err(Problem::new(refusal.unwrap_or(&SOLD_OUT))),
                 Joined::Ceiling(issued) => self.raise_ceiling(sale, issued).await?,
                 Joined::New(arrival) => return Ok((arrival, true)),
                 Joined::Same(arrival) => return Ok((arrival, false)),

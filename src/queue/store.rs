@@ -13,18 +13,21 @@ use crate::platform::error::Problem;
 
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
      (concert_id, admit_per_second, max_active, claim_secs, session_secs, seed_sealed) VALUES (?, ?, ?, ?, ?, ?)";
-const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, epoch, \
+const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, \
+     rules_version, epoch, \
      issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id = ?";
-const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, epoch, \
+const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, \
+     rules_version, epoch, \
      issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id = ? FOR UPDATE";
-const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, epoch, \
+const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, \
+     rules_version, epoch, \
      issued_ceiling, issued, serving, gaps, lobby_size FROM queue_sales WHERE concert_id IN (?)";
 const UPDATE_RULES: &str = "UPDATE queue_sales SET \
      earlier_max_active = IF(max_active > ?, GREATEST(max_active, IF(earlier_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, earlier_max_active, 0)), earlier_max_active), \
      earlier_until = IF(max_active > ?, GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL session_secs + 5 SECOND, \
          COALESCE((SELECT MAX(p.expires_at) FROM queue_passes AS p WHERE p.concert_id = ? AND p.is_live = 1), '1970-01-01')), earlier_until), \
      admit_per_second = ?, max_active = ?, claim_secs = ?, session_secs = ?, is_paused = ?, \
-     joins_closed = ?, is_stopped = ? WHERE concert_id = ?";
+     joins_closed = ?, is_stopped = ?, rules_version = rules_version + 1 WHERE concert_id = ?";
 const RAISE_CEILING: &str =
     "UPDATE queue_sales SET issued_ceiling = GREATEST(issued_ceiling, ?) WHERE concert_id = ? AND epoch = ?";
 const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, gaps = ? WHERE concert_id = ? AND epoch = ?";
@@ -74,6 +77,8 @@ pub struct SaleRow {
     pub concert: ConcertId,
     /// Its rules.
     pub rules: Rules,
+    /// How often they were changed.
+    pub rules_version: u32,
     /// Which making of the line in Redis is the valid one.
     pub epoch: u32,
     /// No index at or above it was issued.
@@ -102,6 +107,7 @@ impl SaleRow {
         Ok(Self {
             concert: row.try_get("concert_id")?,
             rules,
+            rules_version: row.try_get("rules_version")?,
             epoch: row.try_get("epoch")?,
             ceiling: row.try_get("issued_ceiling")?,
             issued: row.try_get("issued")?,

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::support::arena::{Plan, text};
 use crate::support::crowd::hall;
+use crate::support::proxy::sabotage::Sabotage;
 use crate::support::{Api, Buyer, Instance, Reply, Sale, World, assert_members, eventually};
 
 /// Everybody inside whose stay is ended at once: more than two transactions' worth.
@@ -382,6 +383,31 @@ async fn the_log_tells_who_changed_what() {
     let all = all["items"].as_array().expect("items");
     assert_eq!(all.len(), 8, "of all concerts");
     assert!(all[0]["concert_id"] == json!(other.concert) && all[0]["operator_id"] != me["id"], "{}", all[0]);
+    theatre.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_changed_that_the_log_cannot_tell() {
+    let theatre = Theatre::open(&Plan::default()).await;
+    let buyer = Buyer::new(&theatre.api).await;
+    let pass = buyer.enter(&theatre.api, &theatre.sale).await;
+    let before = theatre.look(&theatre.api).await["rules"].clone();
+    let broken = Sabotage::of_sql("INSERT INTO operator_actions", "operator_actions", "nowhere");
+    let mysql = theatre.world.mysql_sabotaged(&broken).await;
+    let (name, url) = theatre.world.mysql_through(&mysql);
+    let third = theatre.world.instance_with(&[(name, &url)]).await;
+    let api = Api::over(&[&third]);
+    theatre.change(&api, &json!({"joins_closed": true, "max_active": 1})).await.expect_problem(500, "internal");
+    theatre.order(&api, "stop").await.expect_problem(500, "internal");
+    theatre.end_stays(&api).await.expect_problem(500, "internal");
+    assert!(broken.hits() > 0, "the entry was not tried");
+    // Whoever rereads the rules finds them as they were, and whoever is inside still is.
+    let fresh = theatre.world.instance().await;
+    assert_eq!(theatre.look(&Api::over(&[&fresh])).await["rules"], before);
+    buyer.hold(&theatre.api, &theatre.sale.performances[0], &pass, &["A-1-1"]).await;
+    assert_eq!(theatre.list_actions("").await.expect(200)["items"], json!([]));
+    fresh.stop().await;
+    third.stop().await;
     theatre.close().await;
 }
 
