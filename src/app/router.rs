@@ -31,6 +31,7 @@ pub fn routes(state: &State) -> OpenApiRouter {
         .merge(booking::holds::http::router(holds))
         .merge(booking::reservations::http::router(state.checkout.clone()))
         .merge(points::http::router(state.points.clone()))
+        .merge(accounts::admin::router(state.accounts.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
         .merge(queue::admin::router(state.queue.clone()))
         .merge(audit::router(state.db.clone(), state.config.jobs.clone()))

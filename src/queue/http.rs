@@ -165,7 +165,7 @@ async fn show(
     security(("bearer" = [])),
     responses((status = 201, body = PlaceView), (status = 200, body = PlaceView, description = "The place that the buyer has"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "queue_not_open, sold_out, booking_closed")))]
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "queue_not_open, sold_out, joins_closed, booking_closed")))]
 async fn join(
     State(queue): State<Arc<Queue>>,
     Buyer(session): Buyer,
@@ -218,7 +218,8 @@ async fn leave(
         (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "invalid_ticket"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "not_called, with ahead and poll_after_ms"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "ticket_lapsed")))]
+        (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "ticket_lapsed"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, overloaded, read_only, unavailable or timed_out")))]
 async fn claim(
     State(queue): State<Arc<Queue>>,
     Buyer(session): Buyer,

@@ -24,6 +24,7 @@ pub mod jobs;
 mod joins;
 pub mod line;
 mod metrics;
+pub mod operators;
 pub mod pass;
 mod places;
 mod redis;
@@ -35,8 +36,8 @@ pub mod store;
 mod upkeep;
 
 pub use domain::{CODES, SeatSupply, Settings, Supply};
+pub use operators::RulesChange;
 pub use pass::Passes;
 pub use service::{Parts, Queue};
 pub use setup::NewSales;
 pub use store::INVARIANTS;
-pub use upkeep::RulesChange;

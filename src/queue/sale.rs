@@ -12,6 +12,7 @@ use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
 use crate::platform::clock::Timestamp;
+use crate::platform::error::Code;
 use crate::platform::token::{KeyRing, Sealer};
 
 /// A draw that has been made.
@@ -32,6 +33,8 @@ pub struct State {
     pub hours: Hours,
     /// What operators set.
     pub rules: Rules,
+    /// How often they were changed.
+    pub rules_version: u32,
     /// Which making of the line is valid, as this instance knows it.
     pub epoch: u32,
     /// Who keeps it.
@@ -66,6 +69,12 @@ impl State {
     #[must_use]
     pub fn phase(&self, now: Timestamp) -> Phase {
         Phase::at(now, &self.hours, &self.rules, self.supply)
+    }
+
+    /// Why nobody new gets a place at `now`, where that is so.
+    #[must_use]
+    pub fn refusal(&self, now: Timestamp) -> Option<&'static Code> {
+        self.rules.refusal(self.phase(now))
     }
 
     /// How many must be called before `rank` is: without ranks that nobody has, which are skipped in one step.
@@ -126,21 +135,6 @@ impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
     pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, draw: Option<Arc<Draw>>) -> Self {
-        let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
-        let state = State {
-            hours: concert.hours(),
-            rules: row.rules,
-            epoch: row.epoch,
-            in_charge: row.in_charge,
-            ceiling: row.ceiling,
-            snapshot,
-            supply: None,
-            draw,
-            closed_lobby: None,
-            checkpoint: Checkpoint::of(row),
-            gaps: Gaps::parse(&row.gaps),
-            calls: CallLog::default(),
-        };
         Self {
             concert: concert.id,
             order: concert.queue_order,
@@ -151,7 +145,7 @@ impl Sale {
             joins: Mutex::default(),
             troubled_since: Mutex::default(),
             redis_back: Mutex::default(),
-            state: RwLock::new(state),
+            state: RwLock::new(State::new(concert.hours(), row, draw)),
         }
     }
 
@@ -290,8 +284,31 @@ impl Checkpoint {
 }
 
 impl State {
+    fn new(hours: Hours, row: &SaleRow, draw: Option<Arc<Draw>>) -> Self {
+        let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
+        Self {
+            hours,
+            rules: row.rules,
+            rules_version: row.rules_version,
+            epoch: row.epoch,
+            in_charge: row.in_charge,
+            ceiling: row.ceiling,
+            snapshot,
+            supply: None,
+            draw,
+            closed_lobby: None,
+            checkpoint: Checkpoint::of(row),
+            gaps: Gaps::parse(&row.gaps),
+            calls: CallLog::default(),
+        }
+    }
+
     fn adopt(&mut self, row: &SaleRow, draw: Option<Arc<Draw>>) {
-        self.rules = row.rules;
+        // A row may have been read before an operator's change that this instance has made since.
+        if row.rules_version >= self.rules_version {
+            self.rules = row.rules;
+            self.rules_version = row.rules_version;
+        }
         self.checkpoint = Checkpoint::of(row);
         if self.draw.is_none() {
             self.draw = draw;
@@ -307,5 +324,51 @@ impl State {
             self.gaps = Gaps::parse(&row.gaps);
         }
         self.ceiling = self.ceiling.max(row.ceiling);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock::Clock;
+
+    fn row(rules_version: u32, max_active: u32) -> SaleRow {
+        let rules = Rules {
+            admit_per_second: 1,
+            max_active,
+            claim_secs: 5,
+            session_secs: 30,
+            is_paused: false,
+            joins_closed: false,
+            is_stopped: false,
+        };
+        SaleRow {
+            concert: ConcertId::new(),
+            rules,
+            rules_version,
+            epoch: 1,
+            ceiling: 0,
+            issued: 0,
+            serving: 0,
+            gaps: String::new(),
+            lobby_size: None,
+            seed_sealed: String::new(),
+            in_charge: InCharge::Redis,
+            run_id: String::new(),
+            checkpoint_age: None,
+        }
+    }
+
+    #[test]
+    fn rules_that_were_read_earlier_do_not_come_back() {
+        let now = Clock::default().now();
+        let hours = Hours { lobby_opens_at: None, booking_opens_at: now, booking_closes_at: now };
+        let first = row(0, 1);
+        let mut state = State::new(hours, &first, None);
+        // An instance that does not count changes them in between.
+        for (version, max_active, wanted) in [(0, 2, 2), (2, 3, 3), (1, 4, 3), (2, 5, 5), (3, 6, 6)] {
+            state.adopt(&row(version, max_active), None);
+            assert_eq!(state.rules.max_active, wanted, "version {version}");
+        }
     }
 }

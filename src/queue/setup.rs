@@ -43,6 +43,8 @@ impl SaleSetup for NewSales {
                 claim_secs: queue.claim_secs,
                 session_secs: queue.session_secs,
                 is_paused: false,
+                joins_closed: false,
+                is_stopped: false,
             };
             store::insert_sale(conn, concert, &rules, &self.seeds.seal(&seed)).await?;
             Ok(commitment)

@@ -1,9 +1,9 @@
-//! Keeping lines moving: rules, ticks, the draw, checkpoints, the ceiling.
+//! Keeping lines moving: rereading rules, ticks, the draw, checkpoints, the ceiling.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::domain::{InCharge, Rules};
+use super::domain::InCharge;
 use super::gaps::GHOSTS_MAX;
 use super::line::{ASKED_MAX, Drawing, Latency, Tick, Warm};
 use super::sale::Sale;
@@ -24,54 +24,7 @@ const IDLE_MAX_AGE: Duration = Duration::from_secs(3);
 /// How long before its opening a line is ticked.
 const LEAD: Duration = Duration::from_mins(1);
 
-/// What an operator changes; what is left out stays.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are those of Rules")]
-pub struct RulesChange {
-    pub is_paused: Option<bool>,
-    pub admit_per_second: Option<u32>,
-    pub max_active: Option<u32>,
-    pub claim_secs: Option<u32>,
-    pub session_secs: Option<u32>,
-}
-
-impl RulesChange {
-    fn applied_to(&self, rules: Rules) -> Rules {
-        Rules {
-            admit_per_second: self.admit_per_second.unwrap_or(rules.admit_per_second),
-            max_active: self.max_active.unwrap_or(rules.max_active),
-            claim_secs: self.claim_secs.unwrap_or(rules.claim_secs),
-            session_secs: self.session_secs.unwrap_or(rules.session_secs),
-            is_paused: self.is_paused.unwrap_or(rules.is_paused),
-        }
-    }
-}
-
 impl Queue {
-    /// Changes the rules of a running sale. Every instance follows within a second or so.
-    ///
-    /// # Errors
-    /// 404 where there is no such concert.
-    pub async fn change_rules(&self, concert: ConcertId, change: RulesChange) -> Result<Rules, Problem> {
-        let row = self
-            .parts
-            .db
-            .in_tx("queue.change_rules", (concert, change), |conn, (concert, change)| {
-                Box::pin(async move {
-                    let row = store::find_sale_for_update(conn, *concert).await?;
-                    let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
-                    row.rules = change.applied_to(row.rules);
-                    store::update_rules(conn, *concert, &row.rules).await?;
-                    Ok(row)
-                })
-            })
-            .await?;
-        if let Some(sale) = self.sales.get(&concert).await {
-            self.adopt(&sale, &row)?;
-        }
-        Ok(row.rules)
-    }
-
     /// Rereads what operators may have changed, for every sale that is live, and forgets the others.
     ///
     /// # Errors

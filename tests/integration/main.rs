@@ -29,6 +29,7 @@ mod line;
 mod lobby;
 mod migrations;
 mod operations;
+mod operators;
 mod outbox;
 mod ownership;
 mod partitions;
