@@ -120,7 +120,9 @@ impl Redis {
     fn is_connected(&self) -> bool {
         match &*self.store {
             Store::One(node) => node.is_connected(),
-            Store::Cluster(cluster) => cluster.owners().is_some_and(|owners| owners.iter().all(|one| one.is_connected())),
+            Store::Cluster(cluster) => {
+                cluster.owners().is_some_and(|owners| owners.iter().all(|one| one.is_connected()))
+            }
         }
     }
 
