@@ -42,7 +42,7 @@ async fn open_sales(api: &Api, one: &Instance) -> Vec<Sale> {
     let (_, operator) = one.state.accounts.create_operator(&email, secret).await.expect("an operator");
     let queue = json!({"admit_per_second": 200, "max_active": ACTIVE_MAX, "claim_secs": 600, "session_secs": 3600});
     let sections = json!([{"code": "A", "name": "Club", "rows": [{"name": "1", "seats": 30}]}]);
-    let plan = Plan { queue, sections, ..Plan::default() };
+    let plan = Plan { sections, queue, ..Plan::default() };
     let made = (0..SALES).map(|_| Sale::made_by(api, operator.clone(), one.state.clock.now(), &plan));
     stream::iter(made).buffered(8).collect().await
 }

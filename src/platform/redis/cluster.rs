@@ -135,7 +135,7 @@ impl Inner {
         }
         let mut config = self.config.clone();
         config.server = ServerConfig::new_centralized(address.0.clone(), address.1);
-        let node = Arc::new(Node::new(config, &self.settings)?);
+        let node = Arc::new(Node::new(&config, &self.settings)?);
         picture.nodes.insert(address.clone(), node.clone());
         Ok(node)
     }

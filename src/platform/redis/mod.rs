@@ -102,7 +102,7 @@ impl Redis {
         let store = if config.server.is_clustered() {
             Store::Cluster(Cluster::new(config, settings))
         } else {
-            Store::One(Node::new(config, settings).map_err(|error| refuse("redis", error.to_string()))?)
+            Store::One(Node::new(&config, settings).map_err(|error| refuse("redis", error.to_string()))?)
         };
         Ok(Self { store: Arc::new(store), prefix: settings.prefix.clone() })
     }

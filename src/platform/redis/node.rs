@@ -43,7 +43,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Clients that connect in the background.
-    pub fn new(config: Config, settings: &RedisSettings) -> FredResult<Self> {
+    pub fn new(config: &Config, settings: &RedisSettings) -> FredResult<Self> {
         let size = settings.pool_size.max(1);
         let clients: FredResult<Vec<Client>> =
             (0..size).map(|number| builder(turned(config.clone(), number), settings).build()).collect();

@@ -71,7 +71,7 @@ impl RedisCluster {
     }
 
     /// Which node owns a key.
-    pub fn owner_of(&self, key: &str) -> usize {
+    pub fn owner_of(key: &str) -> usize {
         usize::from(fred::util::redis_keyslot(key.as_bytes()) / SLOTS.div_ceil(3))
     }
 
