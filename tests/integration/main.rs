@@ -42,3 +42,4 @@ mod stage;
 mod statements;
 mod topology;
 mod units;
+mod waiting;
