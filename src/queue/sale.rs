@@ -37,6 +37,8 @@ pub struct State {
     pub rules_version: u32,
     /// Which making of the line is valid, as this instance knows it.
     pub epoch: u32,
+    /// Since when, where another instance made it: its line may not be there yet.
+    pub(super) adopted_at: Option<Instant>,
     /// Who keeps it.
     pub in_charge: InCharge,
     /// What MySQL is known to allow.
@@ -239,6 +241,11 @@ impl Sale {
         self.change(|state| state.supply = Some(supply));
     }
 
+    /// This instance itself is making the line.
+    pub(super) fn mark_making(&self) {
+        self.change(|state| state.adopted_at = None);
+    }
+
     /// The line knows its ranks.
     pub(super) fn mark_drawn(&self) {
         self.change(|state| state.closed_lobby = None);
@@ -291,6 +298,7 @@ impl State {
             rules: row.rules,
             rules_version: row.rules_version,
             epoch: row.epoch,
+            adopted_at: None,
             in_charge: row.in_charge,
             ceiling: row.ceiling,
             snapshot,
@@ -315,6 +323,7 @@ impl State {
         }
         if row.epoch > self.epoch {
             self.epoch = row.epoch;
+            self.adopted_at = Some(Instant::now());
             self.snapshot.gone.clear();
             self.snapshot.gone_early.clear();
             self.snapshot.gone_seq = 0;

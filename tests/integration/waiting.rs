@@ -13,6 +13,7 @@ use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
+use sqlx::{Executor as _, Row as _};
 
 use crate::support::arena::Plan;
 use crate::support::servers::Servers;
@@ -30,13 +31,8 @@ async fn sent(world: &World) -> (u64, u64) {
     let own = ["info", "auth", "hello", "ping", "client", "quit", "select", "config", "command"];
     let scripted = calls.filter(|(name, _)| !own.iter().any(|own| name.starts_with(own)));
     let redis = scripted.map(|(_, rest)| rest.split(',').next().unwrap().parse::<u64>().expect("a count")).sum();
-    let show = "SELECT CAST(VARIABLE_VALUE AS UNSIGNED) FROM performance_schema.global_status WHERE VARIABLE_NAME = 'Com_select'";
-    let maria = "SELECT CAST(VARIABLE_VALUE AS UNSIGNED) FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'COM_SELECT'";
-    let mut sql = world.sql().await;
-    let selects: u64 = match sqlx::query_scalar(show).fetch_one(&mut sql).await {
-        Ok(selects) => selects,
-        Err(_) => sqlx::query_scalar(maria).fetch_one(&mut sql).await.expect("MySQL's counters"),
-    };
+    let row = world.sql().await.fetch_one("SHOW GLOBAL STATUS LIKE 'Com_select'").await.expect("MySQL's counters");
+    let selects = row.try_get::<String, _>("Value").expect("a count").parse().expect("a number");
     (redis, selects)
 }
 
