@@ -175,7 +175,8 @@ async fn a_hundred_sales_are_each_fair_to_themselves() {
     for (number, seen) in seen.into_iter().enumerate() {
         let seen = seen.into_inner().expect("no panic");
         let ranks: BTreeSet<u64> = by_sale(number).iter().map(|place| place.rank).collect();
-        assert_eq!(ranks, (0..u64::from(BUYERS)).collect(), "each rank once");
+        // A line that two instances made at the same moment may have a gap in its numbers.
+        assert_eq!(ranks.len(), buyers.len(), "a number was given twice");
         assert_eq!(seen.admitted, ranks.into_iter().collect::<Vec<u64>>(), "in order");
         assert!(!seen.went_back && seen.active_max <= ACTIVE_MAX as u64, "{} inside", seen.active_max);
     }
