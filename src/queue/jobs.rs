@@ -6,11 +6,22 @@ use std::time::{Duration, Instant};
 
 use super::sale::Sale;
 use super::service::Queue;
+use crate::platform::error::Problem;
 
 /// How often the list of live sales and their rules are reread: operators are obeyed within two seconds.
 const REFRESH_EVERY: Duration = Duration::from_millis(900);
 /// Lines ticked at the same time by one instance.
 const TICKS_AT_ONCE: usize = 8;
+
+impl Queue {
+    /// Deletes up to `limit` rows of lines that MySQL kept before they were made anew, and says how many.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn tidy_ranks(&self, limit: u32) -> Result<u64, Problem> {
+        self.standby.tidy(limit).await
+    }
+}
 
 /// Ticks every live line of one instance.
 #[derive(Debug)]

@@ -30,6 +30,11 @@ const EXCEPTIONS: &[Exception] = &[
         "sorts the sales that have not closed, for the warmer and not for anybody who waits",
     ),
     (
+        "queue/store/standby.rs LIST_STALE",
+        Flaw::Scan,
+        "looks at one small row for each sale that MySQL ever kept, every ten minutes in the background",
+    ),
+    (
         "invariant sold_seat_has_reservation",
         Flaw::Empty,
         "checks the whole database only: an audit of what changed must not even begin",
@@ -49,6 +54,7 @@ async fn filled_world() -> (World, MySqlConnection, Tables) {
     schedule::jobs(&state).register().await.expect("the jobs' rows");
     let mut sql = world.sql().await;
     filled::fill(&mut sql).await;
+    filled::fill_younger(&mut sql).await;
     let tables = Tables::of(&mut sql).await;
     let names: Vec<String> = tables.growing().map(|(name, _)| name.clone()).collect();
     filled::analyze(&mut sql, &names).await;

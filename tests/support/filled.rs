@@ -40,6 +40,16 @@ fn payment(n: &str) -> String {
 
 /// Fills the database. It must hold none of these rows yet.
 pub async fn fill(sql: &mut MySqlConnection) {
+    let parts = [people(), catalogue(), line(), holds(), sales(), money(), platform()];
+    run(sql, parts.into_iter().flatten()).await;
+}
+
+/// Fills tables that are younger than the first schema, after [`fill`].
+pub async fn fill_younger(sql: &mut MySqlConnection) {
+    run(sql, line_in_mysql()).await;
+}
+
+async fn run(sql: &mut MySqlConnection, inserts: impl IntoIterator<Item = String>) {
     let now: String =
         sqlx::query_scalar("SELECT CAST(UTC_TIMESTAMP(6) AS CHAR)").fetch_one(&mut *sql).await.expect("the time");
     let digits = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
@@ -51,9 +61,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
              FROM {digits} a CROSS JOIN {digits} b CROSS JOIN {digits} c CROSS JOIN {digits} d"
         ),
     ];
-    for part in [people(), catalogue(), line(), holds(), sales(), money(), platform()] {
-        statements.extend(part);
-    }
+    statements.extend(inserts);
     statements.push("DROP TABLE filling".to_owned());
     for statement in statements {
         let statement = statement.replace("NOW", &format!("TIMESTAMP'{now}'"));
@@ -129,6 +137,28 @@ fn line() -> Vec<String> {
             id("012", "n"),
             concert("(n % 1960)"),
             user("(n % 5000)")
+        ),
+    ]
+}
+
+/// Lines of 400 sales, as they were while Redis was away, with twenty ranks each.
+fn line_in_mysql() -> Vec<String> {
+    let of_sale = concert("(n % 400)");
+    vec![
+        format!(
+            "INSERT INTO queue_places (concert_id, arrival, user_id, has_left) \
+             SELECT {of_sale}, n DIV 400, {}, n % 11 = 0 FROM filling WHERE n < 8000",
+            user("(n % 5000)")
+        ),
+        format!(
+            "INSERT INTO queue_lines (concert_id, epoch, issued, serving, amnesty_by) \
+             SELECT {of_sale}, 2, 20, 10, NOW FROM filling WHERE n < 400"
+        ),
+        format!(
+            "INSERT INTO queue_ranks (concert_id, epoch, place, state, ends_at, seq) \
+             SELECT {of_sale}, 2, n DIV 400, IF(n < 4000, 1 + n DIV 400 % 5, 6 + n DIV 400 % 3), \
+             IF(n < 1200, NOW + INTERVAL 1 MINUTE, NULL), IF(n < 4000 OR n DIV 400 % 3 = 2, NULL, n DIV 400) \
+             FROM filling WHERE n < 8000"
         ),
     ]
 }
