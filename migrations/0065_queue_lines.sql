@@ -20,5 +20,7 @@ CREATE TABLE queue_lines (
     -- How many came, by the eighth of their window, and how many did not; eight numbers and one, fading since faded_at.
     came VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
     faded_at DATETIME(6) NULL,
+    -- Ranks of earlier epochs than this are deleted already.
+    tidied_epoch INT UNSIGNED NOT NULL DEFAULT 0,
     CONSTRAINT queue_lines_sale FOREIGN KEY (concert_id) REFERENCES queue_sales (concert_id)
 ) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;

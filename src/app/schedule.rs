@@ -98,6 +98,11 @@ pub fn jobs(state: &State) -> Jobs {
                 Box::pin(async move { Relay::tidy(&state.db, state.config.outbox.keep_hours, DELETE_ROWS).await })
             }),
         )
+        .every(
+            "queue.tidy",
+            600,
+            deletions(state, |state| Box::pin(async move { state.queue.tidy_ranks(DELETE_ROWS).await })),
+        )
         .every(accounts::jobs::PURGE, accounts::jobs::PURGE_EVERY_SECS, accounts::jobs::purge(state.accounts.clone()))
 }
 

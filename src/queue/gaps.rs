@@ -47,6 +47,12 @@ impl Gaps {
         self.0.iter().flat_map(move |(from, below)| *from..(*below).min(lobby_size).max(*from))
     }
 
+    /// The first index from `serving` on that is in no gap.
+    pub fn skip(&self, serving: u64) -> u64 {
+        let past = |at, (from, below): &(u64, u64)| if *from <= at && at < *below { *below } else { at };
+        self.0.iter().fold(serving, past)
+    }
+
     /// How many indices from `from` to below `below` are in a gap.
     pub fn count(&self, from: u64, below: u64) -> u64 {
         self.0.iter().map(|(start, end)| (*end).min(below).saturating_sub((*start).max(from))).sum()
@@ -84,6 +90,7 @@ mod tests {
         let mut gaps = Gaps::parse("2-4,8-12,20-22,");
         assert_eq!(gaps.inside(10).collect::<Vec<_>>(), [2, 3, 8, 9]);
         assert_eq!(gaps.behind(10).to_string(), "10-12,20-22,");
+        assert_eq!([1, 2, 8, 11, 12].map(|at| gaps.skip(at)), [1, 4, 12, 12, 12]);
         assert_eq!((gaps.count(0, 100), gaps.count(3, 9), gaps.count(12, 20)), (8, 2, 0));
         gaps.forget_passed(21, 5);
         assert_eq!(gaps.to_string(), "2-4,20-22,");

@@ -10,12 +10,23 @@ use futures::StreamExt as _;
 use super::metrics;
 use super::sale::Sale;
 use super::service::Queue;
+use crate::platform::error::Problem;
 
 /// How often the list of live sales, their rules and their seats are reread, and checkpoints written: operators are obeyed
 /// within two seconds.
 const REFRESH_EVERY: Duration = Duration::from_millis(900);
 /// Lines served at the same time by one instance.
 const LINES_AT_ONCE: usize = 16;
+
+impl Queue {
+    /// Deletes up to `limit` rows of lines that MySQL kept before they were made anew, and says how many.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn tidy_ranks(&self, limit: u32) -> Result<u64, Problem> {
+        self.standby.tidy(limit).await
+    }
+}
 
 /// Serves every live line of one instance.
 #[derive(Debug)]

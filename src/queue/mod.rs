@@ -13,6 +13,7 @@
 //! `users`, `calls`, `slots`, `present`, `ends`, `gone` (see `lua/line.lua`).
 
 pub mod admin;
+mod admission;
 mod charge;
 mod claims;
 pub mod domain;
@@ -32,6 +33,8 @@ pub mod sale;
 pub mod service;
 pub mod setup;
 mod standby;
+mod standby_step;
+mod standby_tick;
 pub mod store;
 mod upkeep;
 

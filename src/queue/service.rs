@@ -231,14 +231,19 @@ impl Queue {
         self.on_line(sale, |line, at| line.look(at, rank, rules)).await
     }
 
+    /// A store of lines by itself, whoever keeps them now: what is common to all stores is tested on each.
+    #[must_use]
+    pub fn store(&self, in_charge: InCharge) -> &dyn Line {
+        match in_charge {
+            InCharge::Redis => &self.lines,
+            InCharge::MySql => &self.standby,
+        }
+    }
+
     /// The store that keeps the sale's line.
     pub(super) fn line(&self, sale: &Sale) -> (&dyn Line, At) {
         let (epoch, in_charge) = sale.view(|state| (state.epoch, state.in_charge));
-        let line: &dyn Line = match in_charge {
-            InCharge::Redis => &self.lines,
-            InCharge::MySql => &self.standby,
-        };
-        (line, At { concert: sale.concert, epoch })
+        (self.store(in_charge), At { concert: sale.concert, epoch })
     }
 
     /// Asks the line, making it anew first where its store has lost it.

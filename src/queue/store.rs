@@ -68,6 +68,7 @@ const END_PASS: &str = "UPDATE queue_passes SET is_live = NULL, \
      ended_at = LEAST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE id = ? AND is_live = 1";
 
 pub(super) mod places;
+pub(super) mod ranks;
 pub(super) mod standby;
 
 /// What must hold of the line. A second of margin covers the distance between the clocks of Redis,

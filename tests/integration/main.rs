@@ -26,6 +26,7 @@ mod journey;
 mod kit;
 mod limits;
 mod line;
+mod line_stores;
 mod lobby;
 mod many_sales;
 mod migrations;

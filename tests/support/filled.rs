@@ -46,7 +46,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
 
 /// Fills the tables that came later.
 pub async fn fill_later(sql: &mut MySqlConnection) {
-    run(sql, vec![operators()]).await;
+    run(sql, vec![operators(), line_in_mysql()]).await;
 }
 
 async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
@@ -148,6 +148,28 @@ fn line() -> Vec<String> {
             id("012", "n"),
             concert("(n % 1960)"),
             user("(n % 5000)")
+        ),
+    ]
+}
+
+/// Lines of 400 sales, as they were while Redis was away, with twenty ranks each.
+fn line_in_mysql() -> Vec<String> {
+    let of_sale = concert("(n % 400)");
+    vec![
+        format!(
+            "INSERT INTO queue_places (concert_id, arrival, user_id, has_left) \
+             SELECT {of_sale}, n DIV 400, {}, n % 11 = 0 FROM filling WHERE n < 8000",
+            user("(n % 5000)")
+        ),
+        format!(
+            "INSERT INTO queue_lines (concert_id, epoch, issued, serving, amnesty_by) \
+             SELECT {of_sale}, 2, 20, 10, NOW FROM filling WHERE n < 400"
+        ),
+        format!(
+            "INSERT INTO queue_ranks (concert_id, epoch, place, state, ends_at, seq) \
+             SELECT {of_sale}, 2, n DIV 400, IF(n < 4000, 1 + n DIV 400 % 5, 6 + n DIV 400 % 3), \
+             IF(n < 1200, NOW + INTERVAL 1 MINUTE, NULL), IF(n < 4000 OR n DIV 400 % 3 = 2, NULL, n DIV 400) \
+             FROM filling WHERE n < 8000"
         ),
     ]
 }

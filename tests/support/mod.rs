@@ -12,6 +12,7 @@ pub mod contract;
 pub mod crowd;
 pub mod filled;
 pub mod history;
+pub mod lines;
 pub mod plans;
 pub mod process;
 pub mod proxy;

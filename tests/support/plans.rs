@@ -18,6 +18,7 @@ const TYPICAL: &[(&str, &str)] = &[
     ("hold_seats", "hold_id IN (SELECT id FROM holds WHERE state = 0)"),
     ("outbox", "state = 0"),
     ("queue_passes", "is_live = 1"),
+    ("queue_ranks", "state = 6"),
     ("seats", "hold_id IS NOT NULL AND held_until > UTC_TIMESTAMP(6)"),
 ];
 /// When most was long over.
@@ -148,7 +149,7 @@ impl Tables {
         if column.ends_with("_at") {
             return Some(RECENT.to_owned());
         }
-        if is_below && matches!(column, "id" | "user_entry") {
+        if is_below && matches!(column, "id" | "user_entry" | "place") {
             let greatest = if column == "id" { "X'ffffffffffffffffffffffffffffffff'" } else { "4294967295" };
             return Some(greatest.to_owned());
         }

@@ -175,6 +175,11 @@ impl World {
         self.offset.fetch_add(i64::try_from(by.as_micros()).expect("a sane step"), Ordering::SeqCst);
     }
 
+    /// Moves every clock of the world back.
+    pub fn rewind(&self, by: Duration) {
+        self.offset.fetch_sub(i64::try_from(by.as_micros()).expect("a sane step"), Ordering::SeqCst);
+    }
+
     /// Takes away everything that this world has in Redis.
     pub async fn wipe_redis(&self) {
         let client = self.redis().await;

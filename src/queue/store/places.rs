@@ -15,6 +15,11 @@ const FIND_PLACE: &str = "SELECT p.arrival FROM queue_places AS p \
      WHERE p.concert_id = ? AND p.user_id = ? AND p.has_left = 0 AND (s.id IS NULL OR s.is_live = 1) \
      ORDER BY p.arrival DESC LIMIT 1";
 const FIND_NEWEST: &str = "SELECT MAX(arrival) FROM queue_places WHERE concert_id = ?";
+// Whether it is over as far as these tables know: given up, or its pass has ended.
+const FIND_NEWEST_OF: &str = "SELECT p.arrival, (p.has_left = 1 OR (s.id IS NOT NULL \
+     AND (s.is_live IS NULL OR s.expires_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND))) AS is_over \
+     FROM queue_places AS p LEFT JOIN queue_passes AS s ON s.concert_id = p.concert_id AND s.arrival = p.arrival \
+     WHERE p.concert_id = ? AND p.user_id = ? ORDER BY p.arrival DESC LIMIT 1";
 const LIST_LEFT: &str = "SELECT arrival FROM queue_places WHERE concert_id = ? AND has_left = 1 AND arrival >= ? \
      ORDER BY arrival LIMIT ?";
 
@@ -49,6 +54,16 @@ pub(crate) async fn mark_left(conn: &mut Conn, place: &PlaceRow) -> Result<(), P
 /// The newest place of a user that was neither given up nor used up.
 pub(crate) async fn find_place(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<Option<u64>, Problem> {
     Ok(sqlx::query_scalar(FIND_PLACE).bind(concert).bind(user).fetch_optional(conn.sql()).await?)
+}
+
+/// The newest place of a user, and whether it is known to be over.
+pub(crate) async fn find_newest_of(
+    conn: &mut Conn,
+    concert: ConcertId,
+    user: UserId,
+) -> Result<Option<(u64, bool)>, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_as(FIND_NEWEST_OF).bind(offset).bind(concert).bind(user).fetch_optional(conn.sql()).await?)
 }
 
 /// The highest arrival that was copied.
