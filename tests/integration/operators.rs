@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use frontrow::accounts::{UserId, actions};
+use frontrow::platform::http::PageParams;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -409,6 +411,25 @@ async fn nothing_is_changed_that_the_log_cannot_tell() {
     fresh.stop().await;
     third.stop().await;
     theatre.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_has_a_bounded_size() {
+    let world = World::new().await;
+    let state = world.services(&[]).await;
+    let record = |chars: usize| {
+        state.db.in_tx("test.record", chars, |conn, chars| {
+            let details = json!("가".repeat(*chars));
+            Box::pin(async move { actions::record(conn, UserId::new(), "test.done", None, &details).await })
+        })
+    };
+    // Quotes take two more.
+    record(1998).await.expect("as much as there is room for");
+    assert_eq!(record(1999).await.expect_err("one more").code().code, "internal");
+    let listed = state.accounts.list_actions(None, PageParams::first()).await.expect("the log");
+    assert_eq!(listed.items.len(), 1);
+    state.db.close().await;
+    world.end(Vec::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
