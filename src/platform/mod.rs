@@ -12,6 +12,7 @@ pub mod id;
 pub mod idempotency;
 pub mod jobs;
 pub mod json;
+pub mod limits;
 pub mod money;
 pub mod outbox;
 #[cfg(test)]

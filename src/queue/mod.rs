@@ -16,6 +16,7 @@ pub mod admin;
 pub mod domain;
 pub mod http;
 pub mod jobs;
+pub mod limits;
 mod metrics;
 pub mod pass;
 mod redis;
@@ -26,6 +27,7 @@ pub mod store;
 mod upkeep;
 
 pub use domain::{CODES, SeatSupply, Settings, Supply};
+pub use limits::JoinLimits;
 pub use pass::Passes;
 pub use service::{Parts, Queue};
 pub use setup::NewSales;
