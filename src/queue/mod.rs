@@ -18,6 +18,7 @@ pub mod http;
 pub mod jobs;
 pub mod limits;
 mod metrics;
+pub mod pace;
 pub mod pass;
 mod redis;
 pub mod sale;

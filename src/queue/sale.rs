@@ -3,7 +3,8 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 
-use super::domain::{Phase, Rules, Snapshot, Supply};
+use super::domain::{Phase, Rules, Settings, Snapshot, Standing, Supply};
+use super::pace::{self, Pace};
 use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
@@ -27,6 +28,8 @@ pub struct State {
     pub supply: Option<Supply>,
     /// How many came before opening, once the lobby is closed.
     pub lobby_size: Option<u64>,
+    /// When those who wait ask again, by these numbers.
+    pub pace: Pace,
 }
 
 impl State {
@@ -52,14 +55,16 @@ pub struct Sale {
     pub upkeep: tokio::sync::Mutex<()>,
     /// When it was read from the store.
     pub loaded_at: Instant,
+    settings: Settings,
     state: RwLock<State>,
 }
 
 impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
-    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing) -> Self {
+    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, settings: &Settings) -> Self {
         let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
+        let pace = Pace::of(snapshot.waiting(), row.rules.admit_per_second, row.rules.claim_secs, settings);
         let state = State {
             hours: concert.hours(),
             rules: row.rules,
@@ -68,6 +73,7 @@ impl Sale {
             snapshot,
             supply: None,
             lobby_size: row.lobby_size,
+            pace,
         };
         Self {
             concert: concert.id,
@@ -76,6 +82,7 @@ impl Sale {
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             upkeep: tokio::sync::Mutex::new(()),
             loaded_at: Instant::now(),
+            settings: settings.clone(),
             state: RwLock::new(state),
         }
     }
@@ -115,7 +122,23 @@ impl Sale {
             gone.retain(|rank| *rank >= tick.serving);
             *known = Snapshot { gone, ..*tick };
             state.supply = supply;
+            let (waiting, rules) = (state.snapshot.waiting(), state.rules);
+            state.pace = Pace::of(waiting, rules.admit_per_second, rules.claim_secs, &self.settings);
         });
+    }
+
+    /// When whoever stands there should ask again.
+    pub fn poll_after_ms(&self, standing: Standing, ahead: u64, now: Timestamp, spread: f64) -> u64 {
+        self.view(|state| match standing {
+            Standing::Lobby => {
+                let (waiting, opens_at) = (state.snapshot.waiting(), state.hours.booking_opens_at);
+                pace::lobby_poll_after_ms(waiting, now, opens_at, &self.settings, spread)
+            }
+            Standing::Waiting => state.pace.after_ms(ahead, spread),
+            Standing::Called => state.pace.called_after_ms(spread),
+            // Nothing more will happen to this place.
+            Standing::Admitted | Standing::Lapsed | Standing::Left | Standing::Finished => self.settings.poll_max_ms,
+        })
     }
 
     /// Counts a place given up on this instance, before the next tick tells.

@@ -6,7 +6,7 @@ use rand::Rng as _;
 
 use super::domain::{
     BOOKING_CLOSED, INVALID_TICKET, NOT_CALLED, PassId, Phase, QUEUE_NOT_OPEN, Rules, SOLD_OUT, SeatSupply, Settings,
-    Standing, TICKET_LAPSED, Ticket, poll_after_ms,
+    Standing, TICKET_LAPSED, Ticket,
 };
 use super::pass::{self, Elsewhere, Pass, Passes};
 use super::redis::{Claimed, Join, Joined, Lines, Warm};
@@ -118,7 +118,7 @@ impl Queue {
         let row =
             self.parts.db.read("queue.find_sale", concert, |conn, id| Box::pin(store::find_sale(conn, *id))).await?;
         let row = row.ok_or_else(|| Problem::not_found("concert"))?;
-        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys)))
+        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys, &self.parts.settings)))
     }
 
     /// Gives `user` a place, or the one that the user has: by the line's own memory, or by a `ticket` presented after the
@@ -207,7 +207,7 @@ impl Queue {
             rank: is_known.then_some(rank),
             ahead: is_known.then_some(ahead),
             eta_seconds: is_known.then(|| ahead.div_ceil(u64::from(rules.admit_per_second.max(1)))),
-            poll_after_ms: poll_after_ms(ahead, rules.admit_per_second, &self.parts.settings, spread),
+            poll_after_ms: sale.poll_after_ms(standing, ahead, now, spread),
             expires_at: ticket.expires_at,
             claim_by: claim_by.filter(|_| standing == Standing::Called),
         })
@@ -245,10 +245,10 @@ impl Queue {
         metrics::claimed(&claimed);
         let until = match claimed {
             Claimed::Admitted(until) => until,
-            Claimed::Full => return Err(self.not_called(0, &rules)),
+            Claimed::Full => return Err(Self::not_called(sale, 0)),
             Claimed::Refused(Standing::Waiting) => {
                 let serving = sale.view(|state| state.snapshot.serving);
-                return Err(self.not_called(ticket.arrival.saturating_sub(serving).max(1), &rules));
+                return Err(Self::not_called(sale, ticket.arrival.saturating_sub(serving).max(1)));
             }
             Claimed::Refused(_) => return Err(Problem::new(&TICKET_LAPSED)),
         };
@@ -264,9 +264,8 @@ impl Queue {
         Ok((self.passes.seal(&pass), pass.expires_at))
     }
 
-    fn not_called(&self, ahead: u64, rules: &Rules) -> Problem {
-        let spread = rand::rng().random_range(0.0..1.0);
-        let after = poll_after_ms(ahead, rules.admit_per_second, &self.parts.settings, spread);
+    fn not_called(sale: &Sale, ahead: u64) -> Problem {
+        let after = sale.view(|state| state.pace.after_ms(ahead, rand::rng().random_range(0.0..1.0)));
         Problem::new(&NOT_CALLED).with("ahead", ahead).with("poll_after_ms", after)
     }
 
