@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rand::Rng as _;
+
 use super::domain::{NOT_CALLED, PassId, Standing, TICKET_LAPSED, Ticket};
 use super::line::Claimed;
 use super::pass::{self, Elsewhere, Pass};
@@ -67,7 +69,13 @@ impl Queue {
 
     /// `ahead` is unknown before the draw.
     fn not_called(&self, sale: &Sale, ahead: Option<u64>) -> Problem {
-        let after = self.poll_after_ms(sale, ahead);
+        let standing = match ahead {
+            None => Standing::Lobby,
+            Some(0) => Standing::Called,
+            Some(_) => Standing::Waiting,
+        };
+        let spread = rand::rng().random_range(0.0..1.0);
+        let after = sale.poll_after_ms(standing, ahead.unwrap_or(0), self.now(), spread);
         Problem::new(&NOT_CALLED).with("ahead", ahead).with("poll_after_ms", after)
     }
 

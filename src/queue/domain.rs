@@ -38,17 +38,27 @@ pub struct Settings {
     pub tick_ms: u64,
     pub poll_min_ms: u64,
     pub poll_max_ms: u64,
+    pub polls_per_second_max: u32,
     pub calls_per_tick_max: u32,
     pub sales_max: u32,
     pub slo_ms: u64,
     pub standby_admit_per_second: u32,
 }
 
+#[cfg(test)]
 impl Settings {
-    /// How long it takes until everybody in a lobby has learnt the own rank.
-    #[must_use]
-    pub fn lobby_spread_ms(&self, lobby_size: u64) -> u64 {
-        self.poll_max_ms.max(lobby_size / 10)
+    /// The shipped ones, for tests that vary them.
+    pub(super) fn for_tests() -> Self {
+        Self {
+            tick_ms: 200,
+            poll_min_ms: 500,
+            poll_max_ms: 10_000,
+            polls_per_second_max: 10_000,
+            calls_per_tick_max: 500,
+            sales_max: 1000,
+            slo_ms: 500,
+            standby_admit_per_second: 20,
+        }
     }
 }
 
@@ -289,21 +299,6 @@ impl Snapshot {
     }
 }
 
-/// When a waiting buyer should ask again: the further from the front, the later. `spread` in 0..1 is the
-/// caller's jitter, so that a crowd does not ask in step.
-#[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "milliseconds of a pace"
-)]
-pub fn poll_after_ms(ahead: u64, rate: u32, settings: &Settings, spread: f64) -> u64 {
-    let eta_ms = ahead as f64 * 1000.0 / f64::from(rate.max(1));
-    let pace = (eta_ms / 10.0).clamp(settings.poll_min_ms as f64, settings.poll_max_ms as f64);
-    (pace * (0.9 + 0.2 * spread)) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,21 +360,5 @@ mod tests {
         assert_eq!(Ticket::open(&text, &mine, at(9)), Some(ticket));
         assert_eq!(Ticket::open(&text, &mine, at(10)), None);
         assert_eq!(Ticket::open(&text, &other, at(9)), None);
-    }
-
-    #[test]
-    fn the_front_polls_often_and_the_back_seldom() {
-        let settings = Settings {
-            tick_ms: 200,
-            poll_min_ms: 500,
-            poll_max_ms: 10_000,
-            calls_per_tick_max: 1,
-            sales_max: 1,
-            slo_ms: 1,
-            standby_admit_per_second: 1,
-        };
-        assert_eq!(poll_after_ms(0, 50, &settings, 0.5), 500);
-        assert_eq!(poll_after_ms(1_000_000, 50, &settings, 0.5), 10_000);
-        assert!(poll_after_ms(1000, 50, &settings, 0.0) < poll_after_ms(1000, 50, &settings, 0.99));
     }
 }

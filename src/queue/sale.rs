@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::domain::{InCharge, Phase, Rules, Snapshot, Supply};
+use super::domain::{InCharge, Phase, Rules, Settings, Snapshot, Standing, Supply};
 use super::draw::Permutation;
 use super::eta::CallLog;
 use super::gaps::Gaps;
 use super::line::{At, Ranking, Spot, Ticked};
+use super::pace::{self, Pace};
 use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
@@ -47,6 +48,8 @@ pub struct State {
     pub snapshot: Snapshot,
     /// Seats left, if known.
     pub supply: Option<Supply>,
+    /// When those who wait ask again, by these numbers.
+    pub pace: Pace,
     /// The draw, once it was made.
     pub draw: Option<Arc<Draw>>,
     /// The size of a lobby that has closed, until the line knows its ranks.
@@ -125,6 +128,7 @@ pub struct Sale {
     pub upkeep: tokio::sync::Mutex<()>,
     /// When it was read from the store.
     pub loaded_at: Instant,
+    settings: Settings,
     joins: Mutex<Joins>,
     /// Since when this instance does not reach the line's store.
     pub(super) troubled_since: Mutex<Option<Instant>>,
@@ -136,7 +140,7 @@ pub struct Sale {
 impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
-    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, draw: Option<Arc<Draw>>) -> Self {
+    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, draw: Option<Arc<Draw>>, settings: &Settings) -> Self {
         Self {
             concert: concert.id,
             order: concert.queue_order,
@@ -144,10 +148,11 @@ impl Sale {
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             upkeep: tokio::sync::Mutex::new(()),
             loaded_at: Instant::now(),
+            settings: settings.clone(),
             joins: Mutex::default(),
             troubled_since: Mutex::default(),
             redis_back: Mutex::default(),
-            state: RwLock::new(State::new(concert.hours(), row, draw)),
+            state: RwLock::new(State::new(concert.hours(), row, draw, settings)),
         }
     }
 
@@ -233,6 +238,7 @@ impl Sale {
             *known = Snapshot { gone, gone_early: early, issued: tick.issued.max(known.issued), ..tick.clone() };
             state.closed_lobby = ticked.lobby_size.filter(|_| !ticked.is_drawn);
             state.calls.note(&state.snapshot, &state.rules);
+            state.pace = Pace::of_line(&state.snapshot, &state.rules, &self.settings);
         });
     }
 
@@ -249,6 +255,20 @@ impl Sale {
     /// The line knows its ranks.
     pub(super) fn mark_drawn(&self) {
         self.change(|state| state.closed_lobby = None);
+    }
+
+    /// When whoever stands there, with so many to be called before, should ask again.
+    pub fn poll_after_ms(&self, standing: Standing, before: u64, now: Timestamp, spread: f64) -> u64 {
+        self.view(|state| match standing {
+            Standing::Lobby => {
+                let (waiting, opens_at) = (state.snapshot.waiting(), state.hours.booking_opens_at);
+                pace::lobby_poll_after_ms(waiting, now, opens_at, &self.settings, spread)
+            }
+            Standing::Waiting => state.pace.after_ms(before, spread),
+            Standing::Called => state.pace.called_after_ms(spread),
+            // Nothing more will happen to this place.
+            Standing::Admitted | Standing::Lapsed | Standing::Left | Standing::Finished => self.settings.poll_max_ms,
+        })
     }
 
     /// Counts a place given up on this instance, before the next tick tells.
@@ -291,7 +311,7 @@ impl Checkpoint {
 }
 
 impl State {
-    fn new(hours: Hours, row: &SaleRow, draw: Option<Arc<Draw>>) -> Self {
+    fn new(hours: Hours, row: &SaleRow, draw: Option<Arc<Draw>>, settings: &Settings) -> Self {
         let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
         Self {
             hours,
@@ -301,6 +321,7 @@ impl State {
             adopted_at: None,
             in_charge: row.in_charge,
             ceiling: row.ceiling,
+            pace: Pace::of_line(&snapshot, &row.rules, settings),
             snapshot,
             supply: None,
             draw,
@@ -373,7 +394,7 @@ mod tests {
         let now = Clock::default().now();
         let hours = Hours { lobby_opens_at: None, booking_opens_at: now, booking_closes_at: now };
         let first = row(0, 1);
-        let mut state = State::new(hours, &first, None);
+        let mut state = State::new(hours, &first, None, &Settings::for_tests());
         // An instance that does not count changes them in between.
         for (version, max_active, wanted) in [(0, 2, 2), (2, 3, 3), (1, 4, 3), (2, 5, 5), (3, 6, 6)] {
             state.adopt(&row(version, max_active), None);

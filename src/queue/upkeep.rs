@@ -8,7 +8,7 @@ use super::gaps::GHOSTS_MAX;
 use super::line::{ASKED_MAX, Drawing, Latency, Tick, Warm};
 use super::sale::Sale;
 use super::service::Queue;
-use super::{metrics, store};
+use super::{metrics, pace, store};
 use crate::catalog::ConcertId;
 use crate::platform::error::Problem;
 
@@ -114,7 +114,7 @@ impl Queue {
                 rules.admit_per_second = rules.admit_per_second.min(settings.standby_admit_per_second);
             }
             let lobby_size = state.draw.as_ref().map_or(0, |draw| draw.lobby_size);
-            let spread = Duration::from_millis(settings.lobby_spread_ms(lobby_size));
+            let spread = Duration::from_millis(pace::lobby_spread_ms(lobby_size, settings));
             let window = Duration::from_secs(rules.claim_secs.into());
             Tick {
                 rules,

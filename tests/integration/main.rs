@@ -22,6 +22,7 @@ mod headers;
 mod hostile;
 mod idempotency;
 mod jobs;
+mod join_limits;
 mod journey;
 mod kit;
 mod limits;

@@ -114,6 +114,8 @@ impl Shelf {
             claim_secs: CLAIM_SECS,
             session_secs: SESSION_SECS,
             is_paused: false,
+            joins_closed: false,
+            is_stopped: false,
         };
         TestLine {
             shelf: self.clone(),
