@@ -73,7 +73,7 @@ impl Queue {
     /// Redis did not answer a tick: if nobody else reaches it either, MySQL keeps the line.
     pub(super) async fn redis_failed(&self, sale: &Sale, problem: Problem) -> Result<(), Problem> {
         let (seen, is_silent) = sale.view(|state| (state.epoch, state.checkpoint.is_older_than(SILENCE)));
-        if is_silent && self.move_to(sale, seen, InCharge::MySql).await? {
+        if is_silent && self.move_to(sale, seen, InCharge::Standby).await? {
             return Ok(());
         }
         self.note_trouble(sale);
@@ -93,7 +93,7 @@ impl Queue {
     pub(super) async fn store_answered(&self, sale: &Sale, in_charge: InCharge) {
         *lock(&sale.troubled_since) = None;
         self.is_cut_off.store(false, Ordering::Relaxed);
-        if in_charge == InCharge::Redis {
+        if in_charge == InCharge::Usual {
             return;
         }
         let is_back = self.lines.run_id(sale.concert).await.is_ok();
@@ -104,7 +104,7 @@ impl Queue {
         };
         if since.is_some_and(|since| since.elapsed() >= BACK_FOR) {
             let seen = sale.view(|state| state.epoch);
-            match self.move_to(sale, seen, InCharge::Redis).await {
+            match self.move_to(sale, seen, InCharge::Usual).await {
                 Ok(_) => *lock(&sale.redis_back) = None,
                 Err(problem) => tracing::warn!(concert = %sale.concert, %problem, "Redis did not get the line back"),
             }
@@ -124,8 +124,8 @@ impl Queue {
             return Ok(true);
         }
         let run_id = match to {
-            InCharge::Redis => self.lines.run_id(sale.concert).await?,
-            InCharge::MySql => String::new(),
+            InCharge::Usual => self.lines.run_id(sale.concert).await?,
+            InCharge::Standby => String::new(),
         };
         let (serving, issued) = sale.view(|state| (state.snapshot.serving, state.snapshot.issued));
         let input = Move { concert: sale.concert, order: sale.order, seen, serving, issued, to, run_id };
@@ -180,8 +180,8 @@ async fn decide(conn: &mut Conn, input: &Move) -> Result<Moved, Problem> {
         return Ok(Moved::Before(row));
     }
     let silence = match (row.in_charge, input.to) {
-        (InCharge::Redis, InCharge::MySql) => SILENCE,
-        (InCharge::Redis, InCharge::Redis) if !row.run_id.is_empty() && row.run_id != input.run_id => SILENCE_ANEW,
+        (InCharge::Usual, InCharge::Standby) => SILENCE,
+        (InCharge::Usual, InCharge::Usual) if !row.run_id.is_empty() && row.run_id != input.run_id => SILENCE_ANEW,
         _ => Duration::ZERO,
     };
     if row.checkpoint_age.is_some_and(|age| age < silence) {

@@ -83,9 +83,11 @@ pub trait SeatSupply: Send + Sync {
 pub enum InCharge {
     /// Redis.
     #[default]
-    Redis,
+    #[serde(rename = "redis")]
+    Usual,
     /// MySQL, while Redis is away for everyone.
-    MySql,
+    #[serde(rename = "mysql")]
+    Standby,
 }
 
 /// A sale's rules as operators set them.

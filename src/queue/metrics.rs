@@ -43,7 +43,7 @@ pub(super) fn lines(sales: &[Arc<Sale>]) {
             if let Some(place) = Bound::ALL.iter().position(|bound| *bound == snapshot.bound) {
                 bound[place] += 1;
             }
-            stores[usize::from(state.in_charge == InCharge::MySql)] += 1;
+            stores[usize::from(state.in_charge == InCharge::Standby)] += 1;
             let here = [snapshot.waiting(), snapshot.called, snapshot.present, snapshot.active];
             buyers.iter_mut().zip(here).for_each(|(sum, count)| *sum += count);
             pace.0 += i64::from(state.rules.admit_per_second);

@@ -383,7 +383,7 @@ mod tests {
             gaps: String::new(),
             lobby_size: None,
             seed_sealed: String::new(),
-            in_charge: InCharge::Redis,
+            in_charge: InCharge::Usual,
             run_id: String::new(),
             checkpoint_age: None,
         }

@@ -229,8 +229,8 @@ impl Queue {
     #[must_use]
     pub fn store(&self, in_charge: InCharge) -> &dyn Line {
         match in_charge {
-            InCharge::Redis => &self.lines,
-            InCharge::MySql => &self.standby,
+            InCharge::Usual => &self.lines,
+            InCharge::Standby => &self.standby,
         }
     }
 

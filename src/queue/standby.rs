@@ -286,9 +286,9 @@ async fn draw_ranks(conn: &mut Conn, step: &mut Step, draw: &Drawing) -> Result<
 
 async fn rebuild_line(conn: &mut Conn, at: At, line: &Remembered) -> Result<(), Problem> {
     let before = lines::find_line_for_update(conn, at.concert).await?;
-    let Some(charge) = lines::lock_charge(conn, at.concert).await? else { return Ok(()) };
+    let Some(charge) = lines::lock_keeper(conn, at.concert).await? else { return Ok(()) };
     let is_newer = before.as_ref().is_some_and(|before| before.epoch >= at.epoch);
-    if is_newer || charge.epoch != at.epoch || charge.in_charge() != InCharge::MySql {
+    if is_newer || charge.epoch != at.epoch || charge.in_charge() != InCharge::Standby {
         return Ok(());
     }
     let now = Step::now(&charge);

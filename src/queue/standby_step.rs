@@ -6,7 +6,7 @@ use super::admission::{Bucket, Shows};
 use super::domain::{InCharge, Standing};
 use super::line::{At, Warm};
 use super::store::ranks::{self, Key, RankRow, State};
-use super::store::standby::{self as lines, Charge, LineRow};
+use super::store::standby::{self as lines, Keeper, LineRow};
 use crate::platform::clock::Timestamp;
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
@@ -38,9 +38,9 @@ impl Found {
     }
 }
 
-impl Charge {
+impl Keeper {
     pub(super) fn in_charge(&self) -> InCharge {
-        if self.in_charge == 0 { InCharge::Redis } else { InCharge::MySql }
+        if self.in_charge == 0 { InCharge::Usual } else { InCharge::Standby }
     }
 }
 
@@ -49,8 +49,8 @@ impl Step {
     pub async fn begin(conn: &mut Conn, at: At) -> Result<Option<Self>, Problem> {
         let line = lines::find_line_for_update(conn, at.concert).await?;
         let Some(line) = line.filter(|line| line.epoch == at.epoch) else { return Ok(None) };
-        let charge = lines::lock_charge(conn, at.concert).await?;
-        let is_here = |charge: &Charge| charge.epoch == at.epoch && charge.in_charge() == InCharge::MySql;
+        let charge = lines::lock_keeper(conn, at.concert).await?;
+        let is_here = |charge: &Keeper| charge.epoch == at.epoch && charge.in_charge() == InCharge::Standby;
         Ok(charge.filter(is_here).map(|charge| Self::over(at, Self::now(&charge), line)))
     }
 
@@ -58,7 +58,7 @@ impl Step {
         Self { at, now, before: line.clone(), line }
     }
 
-    pub fn now(charge: &Charge) -> Timestamp {
+    pub fn now(charge: &Keeper) -> Timestamp {
         Timestamp::from_millis(charge.now_at.millis()).unwrap_or(charge.now_at)
     }
 

@@ -139,8 +139,8 @@ impl SaleRow {
             lobby_size: row.try_get("lobby_size")?,
             seed_sealed: row.try_get("seed_sealed")?,
             in_charge: match row.try_get::<u8, _>("in_charge")? {
-                0 => InCharge::Redis,
-                _ => InCharge::MySql,
+                0 => InCharge::Usual,
+                _ => InCharge::Standby,
             },
             run_id: row.try_get("run_id")?,
             // A clock that was set back makes it negative: that is no age.
@@ -221,7 +221,7 @@ pub(super) async fn raise_ceiling(conn: &mut Conn, concert: ConcertId, epoch: u3
 pub(super) async fn raise_epoch(conn: &mut Conn, row: &SaleRow) -> Result<(), Problem> {
     let offset = conn.offset_micros();
     sqlx::query(RAISE_EPOCH)
-        .bind(u8::from(row.in_charge == InCharge::MySql))
+        .bind(u8::from(row.in_charge == InCharge::Standby))
         .bind(&row.run_id)
         .bind(&row.gaps)
         .bind(row.serving)

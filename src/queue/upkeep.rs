@@ -68,7 +68,7 @@ impl Queue {
         let ticked = match line.tick(at, &tick).await {
             Ok(Warm::Answer(ticked)) => ticked,
             Ok(Warm::Cold) => return self.rebuild(sale, at.epoch).await,
-            Err(problem) if in_charge == InCharge::Redis => return self.redis_failed(sale, problem).await,
+            Err(problem) if in_charge == InCharge::Usual => return self.redis_failed(sale, problem).await,
             Err(problem) => return Err(problem),
         };
         metrics::ticked(ticked.lapsed);
@@ -110,7 +110,7 @@ impl Queue {
         };
         sale.view(|state| {
             let mut rules = state.rules;
-            if state.in_charge == InCharge::MySql {
+            if state.in_charge == InCharge::Standby {
                 rules.admit_per_second = rules.admit_per_second.min(settings.standby_admit_per_second);
             }
             let lobby_size = state.draw.as_ref().map_or(0, |draw| draw.lobby_size);

@@ -92,7 +92,7 @@ async fn a_place_that_is_proven_is_kept_after_a_loss() {
         let made_up = Join { presented: Some(place(100)), has_looked: true, ..line.asking(UserId::new()) };
         assert_eq!(line.join_with(&made_up).await, Joined::New(100));
         // A store that knows the users' places by itself finds them; one that lost them says so.
-        let expected = if line.store == InCharge::Redis { Joined::Unknown } else { Joined::Same(2) };
+        let expected = if line.store == InCharge::Usual { Joined::Unknown } else { Joined::Same(2) };
         assert_eq!(line.join(users[2]).await, expected);
         // What was given up is proof of nothing.
         assert_eq!(line.leave(2, End::Left).await, Standing::Waiting);
@@ -157,7 +157,7 @@ async fn those_present_get_slots_in_order_and_do_not_lapse_while_they_ask() {
         let ticked = line.tick().await;
         assert_eq!(
             (ticked.lapsed, ticked.snapshot.present, ticked.snapshot.called),
-            (if line.store == InCharge::Redis { 0 } else { 1 }, 2, 2)
+            (if line.store == InCharge::Usual { 0 } else { 1 }, 2, 2)
         );
         assert_eq!(line.look(2).await, Standing::Lapsed);
         line.leave(0, End::Finished).await;

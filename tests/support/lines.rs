@@ -53,7 +53,7 @@ pub fn warm<T>(answer: Warm<T>) -> T {
 /// Runs a case on a line of each store.
 pub async fn on_both(case: impl AsyncFn(TestLine)) {
     let shelf = Shelf::new().await;
-    for store in [InCharge::Redis, InCharge::MySql] {
+    for store in [InCharge::Usual, InCharge::Standby] {
         println!("in {store:?}");
         case(shelf.line(store).await).await;
     }
@@ -148,7 +148,7 @@ impl TestLine {
         query.bind(closes).bind(u8::from(is_draw)).execute(&mut sql).await.expect("a concert");
         let sale = "INSERT INTO queue_sales (concert_id, admit_per_second, max_active, claim_secs, session_secs, \
              seed_sealed, in_charge) VALUES (?, 1, 1, 60, 600, '', ?)";
-        let in_charge = u8::from(self.store == InCharge::MySql);
+        let in_charge = u8::from(self.store == InCharge::Standby);
         sqlx::query(sale).bind(self.concert).bind(in_charge).execute(&mut sql).await.expect("a sale");
         self.store().rebuild(self.at(), &line).await.expect("the line is made");
     }
@@ -183,8 +183,8 @@ impl TestLine {
     /// Takes away what the store has of the line, but not what MySQL knows of the sale.
     pub async fn wipe(&self) {
         match self.store {
-            InCharge::Redis => self.shelf.world.wipe_redis().await,
-            InCharge::MySql => {
+            InCharge::Usual => self.shelf.world.wipe_redis().await,
+            InCharge::Standby => {
                 let mut sql = self.shelf.world.sql().await;
                 for wipe in
                     ["DELETE FROM queue_ranks WHERE concert_id = ?", "DELETE FROM queue_lines WHERE concert_id = ?"]

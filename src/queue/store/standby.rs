@@ -11,7 +11,7 @@ use crate::platform::error::Problem;
 const FIND_LINE_FOR_UPDATE: &str = "SELECT epoch, issued, serving, calls_made, gone_seq, gaps, amnesty_by, lobby_size, is_drawn, \
      tokens, ticked_at, pace, cut_at, came, faded_at FROM queue_lines WHERE concert_id = ? FOR UPDATE";
 // Evaluated when the line is locked already: whoever waited long for it sees the present.
-const FIND_CHARGE_IN_SHARE_MODE: &str = "SELECT epoch, in_charge, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at \
+const FIND_KEEPER_IN_SHARE_MODE: &str = "SELECT epoch, in_charge, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at \
      FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
 const INSERT_LINE: &str = "INSERT INTO queue_lines (epoch, issued, serving, calls_made, gone_seq, gaps, amnesty_by, lobby_size, \
      is_drawn, tokens, ticked_at, pace, cut_at, came, faded_at, concert_id) \
@@ -45,7 +45,7 @@ pub(crate) struct LineRow {
 
 /// Who keeps the line, and the time.
 #[derive(Debug, sqlx::FromRow)]
-pub(crate) struct Charge {
+pub(crate) struct Keeper {
     pub epoch: u32,
     pub in_charge: u8,
     pub now_at: Timestamp,
@@ -57,9 +57,9 @@ pub(crate) async fn find_line_for_update(conn: &mut Conn, concert: ConcertId) ->
 }
 
 /// Who keeps the line: nobody else before the transaction ends.
-pub(crate) async fn lock_charge(conn: &mut Conn, concert: ConcertId) -> Result<Option<Charge>, Problem> {
+pub(crate) async fn lock_keeper(conn: &mut Conn, concert: ConcertId) -> Result<Option<Keeper>, Problem> {
     let offset = conn.offset_micros();
-    Ok(sqlx::query_as(FIND_CHARGE_IN_SHARE_MODE).bind(offset).bind(concert).fetch_optional(conn.sql()).await?)
+    Ok(sqlx::query_as(FIND_KEEPER_IN_SHARE_MODE).bind(offset).bind(concert).fetch_optional(conn.sql()).await?)
 }
 
 pub(crate) async fn insert_line(conn: &mut Conn, concert: ConcertId, line: &LineRow) -> Result<(), Problem> {

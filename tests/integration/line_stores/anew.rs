@@ -43,7 +43,7 @@ async fn making_a_line_anew_twice_or_late_changes_nothing() {
         line.remade(Remembered { ceiling: 10, serving: 4, ..line.remembered() }).await;
         assert_eq!(
             line.join(UserId::new()).await,
-            if line.store == InCharge::Redis { Joined::Unknown } else { Joined::New(10) }
+            if line.store == InCharge::Usual { Joined::Unknown } else { Joined::New(10) }
         );
         let issued = line.tick().await.snapshot.issued;
         for epoch in [1, 2] {
@@ -123,7 +123,7 @@ async fn ranks_that_are_known_by_now_are_asked_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ranks_of_earlier_lines_are_deleted() {
     on_both(async |mut line: TestLine| {
-        if line.store == InCharge::Redis {
+        if line.store == InCharge::Usual {
             return;
         }
         line.crowd(7).await;

@@ -13,7 +13,7 @@ const TO_OPENING: Duration = Duration::from_secs(101);
 
 async fn in_both_lobbies(case: impl AsyncFn(TestLine)) {
     let shelf = Shelf::new().await;
-    for store in [InCharge::Redis, InCharge::MySql] {
+    for store in [InCharge::Usual, InCharge::Standby] {
         println!("in {store:?}");
         case(shelf.lobby(store).await).await;
     }
