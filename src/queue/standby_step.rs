@@ -40,7 +40,7 @@ impl Found {
 
 impl Charge {
     pub(super) fn in_charge(&self) -> InCharge {
-        if self.in_charge == 0 { InCharge::Redis } else { InCharge::MySql }
+        if self.kept_by == 0 { InCharge::Redis } else { InCharge::MySql }
     }
 }
 

@@ -25,6 +25,7 @@ mod journey;
 mod kit;
 mod limits;
 mod line;
+mod line_charge;
 mod line_model;
 mod line_stores;
 mod migrations;
