@@ -14,6 +14,8 @@ crate::id_types! {
     UserId;
     /// A session: one signing in.
     SessionId;
+    /// An entry in the log of what operators did.
+    ActionId;
 }
 
 crate::problem_codes! {

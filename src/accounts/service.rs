@@ -68,7 +68,7 @@ struct Known {
 /// The accounts of an installation, as one instance sees them. Shared in an `Arc`.
 #[derive(Debug)]
 pub struct Accounts {
-    db: Db,
+    pub(super) db: Db,
     clock: Clock,
     sealer: Sealer,
     passwords: Passwords,

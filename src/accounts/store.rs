@@ -1,10 +1,12 @@
-//! The SQL of `users` and `session_revocations`.
+//! The SQL of `users`, `session_revocations` and `operator_actions`.
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use super::domain::{NewUser, Revocation, Role, SessionId, User, UserId};
+use super::actions::Action;
+use super::domain::{ActionId, NewUser, Revocation, Role, SessionId, User, UserId};
+use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
 use crate::platform::db::{Conn, rows};
 use crate::platform::error::Problem;
@@ -31,6 +33,12 @@ const LIST_REVOCATIONS: &str = "SELECT id, session_id, user_id, created_at, expi
      ORDER BY created_at, id LIMIT ?";
 const DELETE_EXPIRED: &str = "DELETE FROM session_revocations \
      WHERE expires_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 1 HOUR ORDER BY expires_at LIMIT ?";
+const INSERT_ACTION: &str = "INSERT INTO operator_actions (id, operator_id, action, concert_id, details, created_at) \
+     VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const LIST_ACTIONS: &str = "SELECT id, operator_id, action, concert_id, details, created_at FROM operator_actions \
+     WHERE id < ? ORDER BY id DESC LIMIT ?";
+const LIST_ACTIONS_ON_CONCERT: &str = "SELECT id, operator_id, action, concert_id, details, created_at \
+     FROM operator_actions WHERE concert_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 
 /// What signing in reads.
 #[derive(Clone, Debug)]
@@ -124,6 +132,47 @@ pub(super) async fn list_revocations(
 pub(super) async fn delete_expired_revocations(conn: &mut Conn, limit: u32) -> Result<u64, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query(DELETE_EXPIRED).bind(offset).bind(limit).execute(conn.sql()).await?.rows_affected())
+}
+
+/// Adds an entry to the log of what operators did.
+pub(super) async fn insert_action(
+    conn: &mut Conn,
+    id: ActionId,
+    operator: UserId,
+    action: &str,
+    concert: Option<ConcertId>,
+    details: &str,
+) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    let query = sqlx::query(INSERT_ACTION).bind(id).bind(operator).bind(action).bind(concert).bind(details);
+    query.bind(offset).execute(conn.sql()).await?;
+    Ok(())
+}
+
+/// Entries before this one, the newest first: on one concert, or all.
+pub(super) async fn list_actions(
+    conn: &mut Conn,
+    concert: Option<ConcertId>,
+    before: ActionId,
+    limit: u32,
+) -> Result<Vec<Action>, Problem> {
+    let query = match concert {
+        Some(concert) => sqlx::query(LIST_ACTIONS_ON_CONCERT).bind(concert),
+        None => sqlx::query(LIST_ACTIONS),
+    };
+    query.bind(before).bind(limit).fetch_all(conn.sql()).await?.iter().map(action_of).collect()
+}
+
+fn action_of(row: &MySqlRow) -> Result<Action, Problem> {
+    let details: String = row.try_get("details")?;
+    Ok(Action {
+        id: row.try_get("id")?,
+        operator_id: row.try_get("operator_id")?,
+        action: row.try_get("action")?,
+        concert_id: row.try_get("concert_id")?,
+        details: serde_json::from_str(&details).map_err(Problem::internal)?,
+        at: row.try_get("created_at")?,
+    })
 }
 
 fn user_of(row: &MySqlRow) -> Result<User, Problem> {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::config::Config;
 use super::state::State;
-use super::{audit, dev, seed, serve};
+use super::{audit, dev, draw, seed, serve};
 use crate::platform::clock::Clock;
 use crate::platform::db;
 use crate::platform::embedded::Engine;
@@ -49,6 +49,11 @@ enum Command {
     Migrate,
     /// Check every invariant against the whole live database. Ends with 1 on a breach.
     Audit,
+    /// Recompute a sale's draw. Needs no settings.
+    Draw {
+        #[command(subcommand)]
+        what: Draw,
+    },
     /// Make data.
     Seed {
         #[command(subcommand)]
@@ -61,6 +66,12 @@ enum Command {
     },
     /// Ask a running instance whether it is alive: for container health checks.
     Healthcheck,
+}
+
+#[derive(Debug, Subcommand)]
+enum Draw {
+    /// Check that the seed is the one committed to, and tell ranks. Ends with 1 where it is not, or there is no draw.
+    Verify(draw::Verify),
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,6 +127,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             println!("{count} migrations are applied");
         }
         Command::Audit => return audit(file).await,
+        Command::Draw { what: Draw::Verify(given) } => draw::verify(file, &given).await?,
         Command::Seed { what: Seed::Users { count, points } } => {
             seed::users(&state(file, false)?, count, points).await?;
         }

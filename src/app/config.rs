@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::platform::config::{
-    CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LogSettings, OutboxSettings,
-    RedisSettings, SecretSettings, load,
+    CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LimitSettings, LogSettings,
+    OutboxSettings, RedisSettings, SecretSettings, load,
 };
 use crate::{accounts, booking, catalog, points, queue};
 
@@ -18,6 +18,7 @@ pub const DEFAULTS: &str = include_str!("../../config/default.toml");
 #[expect(missing_docs, reason = "each section is documented in config/default.toml")]
 pub struct Config {
     pub http: HttpSettings,
+    pub limits: LimitSettings,
     pub database: DatabaseSettings,
     pub redis: RedisSettings,
     pub secrets: SecretSettings,
@@ -80,6 +81,24 @@ mod tests {
         assert!(redis.command_timeout_ms < redis.connect_timeout_ms);
         assert!(redis.connect_timeout_ms + redis.command_timeout_ms < config.http.request_timeout_ms);
         assert!(config.http.request_timeout_ms < config.http.drain_timeout_secs * 1000);
+    }
+
+    #[test]
+    fn networks_can_be_set() {
+        let set = |value: &str| {
+            let setting = ("FRONTROW__LIMITS__EXEMPT_NETWORKS".to_owned(), value.to_owned());
+            let config = Config::from_variables(None, std::iter::once(setting))?;
+            let has = |address: &str| config.limits.exempt_networks.contain(address.parse().unwrap());
+            Ok::<_, ConfigError>([has("127.0.0.1"), has("::1"), has("10.0.0.1")])
+        };
+        let shipped = Config::from_variables(None, std::iter::empty()).unwrap().limits;
+        assert!(shipped.exempt_networks.contain("127.0.0.1".parse().unwrap()));
+        assert!(shipped.exempt_networks.contain("::1".parse().unwrap()));
+        assert!(!shipped.trusted_proxies.contain("127.0.0.1".parse().unwrap()));
+        assert_eq!(set("10.0.0.0/8").unwrap(), [false, false, true]);
+        assert_eq!(set("::1, 127.0.0.0/8").unwrap(), [true, true, false]);
+        assert_eq!(set("").unwrap(), [false; 3]);
+        assert!(set("everybody").unwrap_err().to_string().contains("everybody"));
     }
 
     #[test]

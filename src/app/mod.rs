@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 mod demonstration;
 pub mod dev;
+mod draw;
 mod openapi;
 pub mod operations;
 pub mod router;

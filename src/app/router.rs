@@ -13,8 +13,11 @@ use utoipa_axum::router::OpenApiRouter;
 use super::state::State;
 use super::{audit, openapi, operations};
 use crate::booking::holds::http::HoldRoutes;
+use crate::platform::http::TrustedProxies;
 use crate::platform::http::edge::{self, Edge};
 use crate::platform::shutdown::Shutdown;
+use crate::queue::JoinLimits;
+use crate::queue::http::QueueRoutes;
 use crate::{accounts, booking, catalog, points, queue};
 
 /// Bodies above this many bytes are compressed where the client accepts it.
@@ -23,14 +26,16 @@ const COMPRESS_ABOVE: u64 = 1024;
 /// The routes that the API document describes.
 pub fn routes(state: &State) -> OpenApiRouter {
     let holds = HoldRoutes { holds: state.holds.clone(), seats_max: state.config.booking.hold_seats_max };
+    let lines = QueueRoutes { queue: state.queue.clone(), joins: JoinLimits::new(&state.config.limits, &state.clock) };
     OpenApiRouter::with_openapi(openapi::head())
         .merge(accounts::http::router(state.accounts.clone()))
         .merge(catalog::http::router(state.catalog.clone()))
-        .merge(queue::http::router(state.queue.clone()))
+        .merge(queue::http::router(lines))
         .merge(booking::seats::http::router(state.seats.clone()))
         .merge(booking::holds::http::router(holds))
         .merge(booking::reservations::http::router(state.checkout.clone()))
         .merge(points::http::router(state.points.clone()))
+        .merge(accounts::admin::router(state.accounts.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
         .merge(queue::admin::router(state.queue.clone()))
         .merge(audit::router(state.db.clone(), state.config.jobs.clone()))
@@ -43,6 +48,7 @@ pub fn router(state: &State, shutdown: &Shutdown) -> Router {
     let (router, document) = routes(state).merge(probes).split_for_parts();
     let document = openapi::complete(&document);
     let http = &state.config.http;
+    let proxies = TrustedProxies(Arc::new(state.config.limits.trusted_proxies.clone()));
     router
         .merge(openapi::pages(&document))
         .method_not_allowed_fallback(edge::no_method)
@@ -52,5 +58,6 @@ pub fn router(state: &State, shutdown: &Shutdown) -> Router {
         .layer(RequestBodyLimitLayer::new(http.body_bytes_max))
         .layer(CatchPanicLayer::custom(edge::panicked))
         .layer(Extension(state.accounts.clone()))
+        .layer(Extension(proxies))
         .layer(middleware::from_fn_with_state(Edge::new(http, shutdown.clone()), edge::pass))
 }

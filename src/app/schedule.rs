@@ -58,9 +58,14 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
     shutdown.repeat(Duration::from_secs(5), move || async move { metrics::forget_invariants(kept) });
     every(Duration::from_millis(500), |state| Box::pin(async move { state.queue.copy_places().await }), "places");
     let ticker = Arc::new(Ticker::new(state.queue.clone()));
-    shutdown.repeat(Duration::from_millis(state.config.queue.tick_ms), move || {
+    let (pause, keeper) = (Duration::from_millis(state.config.queue.tick_ms), ticker.clone());
+    shutdown.repeat(pause, move || {
+        let keeper = keeper.clone();
+        async move { keeper.keep_up().await }
+    });
+    shutdown.repeat(pause, move || {
         let ticker = ticker.clone();
-        async move { ticker.run_once().await }
+        async move { ticker.tick().await }
     });
     shutdown.spawn(relay(state).run(shutdown.clone()));
     let jobs = jobs(state);

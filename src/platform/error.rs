@@ -97,12 +97,20 @@ impl Fault {
     }
 }
 
+/// What `RateLimit` and `RateLimit-Policy` say.
+#[derive(Clone, Copy)]
+struct Limit {
+    name: &'static str,
+    quota: usize,
+    window_secs: Option<u32>,
+}
+
 struct Inner {
     code: &'static Code,
     detail: Option<String>,
     members: Map<String, Value>,
     retry_after_secs: Option<u32>,
-    limit: Option<(&'static str, usize)>,
+    limit: Option<Limit>,
     fault: Option<Fault>,
     source: Option<anyhow::Error>,
 }
@@ -197,8 +205,17 @@ impl Problem {
     #[must_use]
     pub fn rate_limited(name: &'static str, quota: usize, secs: u32) -> Self {
         let mut problem = Self::new(&codes::RATE_LIMITED).retry_after(secs);
-        problem.0.limit = Some((name, quota));
+        problem.0.limit = Some(Limit { name, quota, window_secs: None });
         problem
+    }
+
+    /// That limit's quota is for so many seconds, not for a moment.
+    #[must_use]
+    pub fn within(mut self, window_secs: u32) -> Self {
+        if let Some(limit) = &mut self.0.limit {
+            limit.window_secs = Some(window_secs);
+        }
+        self
     }
 
     /// Remembers what the store's failure was.
@@ -305,10 +322,11 @@ impl IntoResponse for Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         // draft-ietf-httpapi-ratelimit-headers: nothing is left, and until when.
-        if let (Some((name, quota)), Some(secs)) = (self.0.limit, retry_after) {
+        if let (Some(Limit { name, quota, window_secs }), Some(secs)) = (self.0.limit, retry_after) {
+            let window = window_secs.map_or(String::new(), |secs| format!(";w={secs}"));
             let said = [
                 ("ratelimit", format!("\"{name}\";r=0;t={secs}")),
-                ("ratelimit-policy", format!("\"{name}\";q={quota}")),
+                ("ratelimit-policy", format!("\"{name}\";q={quota}{window}")),
             ];
             for (header, value) in said {
                 headers
@@ -403,6 +421,8 @@ mod tests {
             (header("ratelimit"), header("ratelimit-policy")),
             ("\"writes\";r=0;t=2".into(), "\"writes\";q=65".into())
         );
+        let response = Problem::rate_limited("joins", 120, 2).within(60).into_response();
+        assert_eq!(response.headers()["ratelimit-policy"], "\"joins\";q=120;w=60");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod idempotency;
 pub mod jobs;
 pub mod json;
 pub mod latency;
+pub mod limits;
 pub mod money;
 pub mod outbox;
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::config::OutboxSettings;
-use super::db::{Conn, Db, in_list};
+use super::db::{Conn, Db, in_list, rows};
 use super::error::{Problem, codes};
 use super::redis::Redis;
 use super::shutdown::Shutdown;
@@ -77,17 +77,34 @@ pub async fn record(
     version: u32,
     payload: &Value,
 ) -> Result<(), Problem> {
+    insert(conn, topic, version, [(aggregate_id, payload)].into_iter()).await
+}
+
+/// Records the first event of each of these, with its facts, in the transaction of their cause: one statement for all, so no
+/// more of them than a statement may be long.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn record_first(conn: &mut Conn, topic: &'static str, events: &[(Uuid, Value)]) -> Result<(), Problem> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    insert(conn, topic, 1, events.iter().map(|(aggregate, payload)| (*aggregate, payload))).await
+}
+
+async fn insert(
+    conn: &mut Conn,
+    topic: &'static str,
+    version: u32,
+    events: impl ExactSizeIterator<Item = (Uuid, &Value)>,
+) -> Result<(), Problem> {
     let offset = conn.offset_micros();
-    sqlx::query(INSERT)
-        .bind(Uuid::now_v7())
-        .bind(topic)
-        .bind(aggregate_id)
-        .bind(version)
-        .bind(payload.to_string())
-        .bind(offset)
-        .bind(offset)
-        .execute(conn.sql())
-        .await?;
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(rows(INSERT, events.len())));
+    for (aggregate, payload) in events {
+        query = query.bind(Uuid::now_v7()).bind(topic).bind(aggregate).bind(version);
+        query = query.bind(payload.to_string()).bind(offset).bind(offset);
+    }
+    query.execute(conn.sql()).await?;
     Ok(())
 }
 

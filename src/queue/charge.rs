@@ -29,6 +29,8 @@ const SILENCE_ANEW: Duration = Duration::from_secs(2);
 const MARGIN: Duration = Duration::from_millis(500);
 /// How long Redis must have answered again before it gets the line back.
 const BACK_FOR: Duration = Duration::from_secs(2);
+/// How long another instance that has raised the epoch may take to make its line, before it is made anew once more.
+const MAKING: Duration = Duration::from_millis(250);
 /// Places given up of which a line made anew is told at most; further ones are called, and lapse.
 const LEFT_MAX: usize = 100_000;
 
@@ -112,7 +114,13 @@ impl Queue {
     /// Makes the line anew in `to`, at an epoch that MySQL raises first. False where others reach the line's store.
     async fn move_to(&self, sale: &Sale, seen: u32, to: InCharge) -> Result<bool, Problem> {
         let _turn = sale.upkeep.lock().await;
-        if sale.view(|state| state.epoch) > seen {
+        let (epoch, adopted_at) = sale.view(|state| (state.epoch, state.adopted_at));
+        if epoch > seen {
+            return Ok(true);
+        }
+        if adopted_at.is_some_and(|since| since.elapsed() < MAKING) {
+            // The next answer tells whether the other's line is there by then.
+            tokio::time::sleep(MAKING / 5).await;
             return Ok(true);
         }
         let run_id = match to {
@@ -129,6 +137,7 @@ impl Queue {
             Moved::Refused(row) => return self.adopt(sale, &row).map(|()| false),
         };
         self.adopt(sale, &row)?;
+        sale.mark_making();
         let line = remembered(sale, &row, &inside);
         let (store, at) = self.line(sale);
         store.rebuild(at, &line).await?;

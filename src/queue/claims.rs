@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rand::Rng as _;
+
 use super::domain::{NOT_CALLED, PassId, Standing, TICKET_LAPSED, Ticket};
 use super::line::Claimed;
 use super::pass::{self, Elsewhere, Pass};
@@ -18,7 +20,7 @@ impl Queue {
     /// Exchanges a called ticket for a pass: a slot in Redis, then a row in MySQL.
     ///
     /// # Errors
-    /// `invalid_ticket`, `not_called`, `ticket_lapsed`.
+    /// `invalid_ticket`, `not_called`, `ticket_lapsed`, `sale_stopped`.
     pub async fn claim(
         self: &Arc<Self>,
         concert: ConcertId,
@@ -34,7 +36,7 @@ impl Queue {
 
     async fn admit(&self, sale: &Sale, ticket: &Ticket) -> Result<(String, Timestamp), Problem> {
         let concert = sale.concert;
-        let rules = sale.view(|state| state.rules);
+        let rules = sale.view(|state| state.rules).of_claims();
         let Some(rank) = sale.spot(ticket.arrival).rank else { return Err(self.not_called(sale, None)) };
         let (epoch, claimed) = self
             .on_line(sale, |line, at| {
@@ -44,6 +46,7 @@ impl Queue {
             .await?;
         metrics::claimed(&claimed);
         let until = match claimed {
+            Claimed::Admitted(_) | Claimed::Full if rules.is_stopped => return Err(pass::stopped()),
             Claimed::Admitted(until) => until,
             Claimed::Full => return Err(self.not_called(sale, Some(0))),
             Claimed::Refused(Standing::Waiting) => {
@@ -66,7 +69,13 @@ impl Queue {
 
     /// `ahead` is unknown before the draw.
     fn not_called(&self, sale: &Sale, ahead: Option<u64>) -> Problem {
-        let after = self.poll_after_ms(sale, ahead);
+        let standing = match ahead {
+            None => Standing::Lobby,
+            Some(0) => Standing::Called,
+            Some(_) => Standing::Waiting,
+        };
+        let spread = rand::rng().random_range(0.0..1.0);
+        let after = sale.poll_after_ms(standing, ahead.unwrap_or(0), self.now(), spread);
         Problem::new(&NOT_CALLED).with("ahead", ahead).with("poll_after_ms", after)
     }
 
@@ -77,8 +86,11 @@ impl Queue {
             .db
             .in_tx_of(pass.user.0, "queue.claim", (epoch, rank, pass), |conn, (epoch, rank, pass)| {
                 Box::pin(async move {
-                    if store::lock_epoch(conn, pass.concert).await? != Some(*epoch) {
-                        return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."));
+                    match store::lock_epoch(conn, pass.concert).await? {
+                        // The slot stays taken: claiming again gives it back once the sale goes on.
+                        Some((_, true)) => return Err(pass::stopped()),
+                        Some((valid, false)) if valid == *epoch => {}
+                        _ => return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt.")),
                     }
                     if let Some(kept) = find_kept(conn, pass).await? {
                         return Ok(kept);

@@ -9,6 +9,7 @@ use crate::accounts::UserId;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::Hours;
 use crate::platform::clock::Timestamp;
+use crate::platform::error::Code;
 use crate::platform::token::{Reader, Sealer};
 
 crate::id_types! {
@@ -23,9 +24,11 @@ crate::problem_codes! {
     PASS_EXPIRED = 403 "pass_expired" "Pass expired" "Your time inside is over. Join the line again.";
     QUEUE_NOT_OPEN = 409 "queue_not_open" "Not open yet" "The line opens at lobby_opens_at.";
     SOLD_OUT = 409 "sold_out" "Sold out" "Every seat is sold.";
+    JOINS_CLOSED = 409 "joins_closed" "Closed to newcomers" "An operator has closed this line to newcomers. Whoever has a place keeps it.";
     BOOKING_CLOSED = 409 "booking_closed" "Booking closed" "This concert can no longer be booked.";
     NOT_CALLED = 409 "not_called" "Not your turn" "Keep polling. With ahead 0 you are called, but everybody inside is still busy: keep asking, your place is kept.";
     TICKET_LAPSED = 410 "ticket_lapsed" "Place lost" "The place was called and not claimed in time, was given up, or has been used. Join again.";
+    SALE_STOPPED = 503 "sale_stopped" "Sale stopped" "An operator has stopped this sale for the moment: nothing is held or paid, and nobody is let in. Nothing took effect; repeat it after Retry-After seconds.";
 }
 
 /// `[queue]`.
@@ -35,17 +38,27 @@ pub struct Settings {
     pub tick_ms: u64,
     pub poll_min_ms: u64,
     pub poll_max_ms: u64,
+    pub polls_per_second_max: u32,
     pub calls_per_tick_max: u32,
     pub sales_max: u32,
     pub slo_ms: u64,
     pub standby_admit_per_second: u32,
 }
 
+#[cfg(test)]
 impl Settings {
-    /// How long it takes until everybody in a lobby has learnt the own rank.
-    #[must_use]
-    pub fn lobby_spread_ms(&self, lobby_size: u64) -> u64 {
-        self.poll_max_ms.max(lobby_size / 10)
+    /// The shipped ones, for tests that vary them.
+    pub(super) fn for_tests() -> Self {
+        Self {
+            tick_ms: 200,
+            poll_min_ms: 500,
+            poll_max_ms: 10_000,
+            polls_per_second_max: 10_000,
+            calls_per_tick_max: 500,
+            sales_max: 1000,
+            slo_ms: 500,
+            standby_admit_per_second: 20,
+        }
     }
 }
 
@@ -76,7 +89,7 @@ pub enum InCharge {
 }
 
 /// A sale's rules as operators set them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Rules {
     /// Ranks called per second at most.
     pub admit_per_second: u32,
@@ -87,7 +100,37 @@ pub struct Rules {
     /// How long a pass lives.
     pub session_secs: u32,
     /// Nobody is called while set.
+    #[serde(rename = "paused")]
     pub is_paused: bool,
+    /// Nobody new gets a place while set.
+    pub joins_closed: bool,
+    /// While set nobody is called or let in, and nothing is held or paid.
+    #[serde(rename = "stopped")]
+    pub is_stopped: bool,
+}
+
+impl Rules {
+    /// Whether nobody is called.
+    #[must_use]
+    pub const fn is_halted(&self) -> bool {
+        self.is_paused || self.is_stopped
+    }
+
+    /// The rules of claims. While the sale is stopped there is no slot for anybody: whoever claims is present, and the time
+    /// in which they must come stops while they keep asking.
+    #[must_use]
+    pub const fn of_claims(&self) -> Self {
+        Self { max_active: if self.is_stopped { 0 } else { self.max_active }, ..*self }
+    }
+
+    /// Why nobody new gets a place in this phase, where that is so.
+    #[must_use]
+    pub fn refusal(&self, phase: Phase) -> Option<&'static Code> {
+        match phase {
+            Phase::SoldOut => Some(&SOLD_OUT),
+            _ => self.joins_closed.then_some(&JOINS_CLOSED),
+        }
+    }
 }
 
 /// Where a sale is.
@@ -100,7 +143,7 @@ pub enum Phase {
     Lobby,
     /// Ranks are called.
     Open,
-    /// An operator has stopped calling.
+    /// An operator has stopped calling, or the sale.
     Paused,
     /// Every seat is sold.
     SoldOut,
@@ -121,7 +164,7 @@ impl Phase {
         }
         match supply {
             Some(Supply { unsold: 0, .. }) => Self::SoldOut,
-            _ if rules.is_paused => Self::Paused,
+            _ if rules.is_halted() => Self::Paused,
             _ => Self::Open,
         }
     }
@@ -256,21 +299,6 @@ impl Snapshot {
     }
 }
 
-/// When a waiting buyer should ask again: the further from the front, the later. `spread` in 0..1 is the
-/// caller's jitter, so that a crowd does not ask in step.
-#[must_use]
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "milliseconds of a pace"
-)]
-pub fn poll_after_ms(ahead: u64, rate: u32, settings: &Settings, spread: f64) -> u64 {
-    let eta_ms = ahead as f64 * 1000.0 / f64::from(rate.max(1));
-    let pace = (eta_ms / 10.0).clamp(settings.poll_min_ms as f64, settings.poll_max_ms as f64);
-    (pace * (0.9 + 0.2 * spread)) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,7 +309,15 @@ mod tests {
         Timestamp::from_millis(secs * 1000).unwrap()
     }
 
-    const RULES: Rules = Rules { admit_per_second: 1, max_active: 1, claim_secs: 1, session_secs: 1, is_paused: false };
+    const RULES: Rules = Rules {
+        admit_per_second: 1,
+        max_active: 1,
+        claim_secs: 1,
+        session_secs: 1,
+        is_paused: false,
+        joins_closed: false,
+        is_stopped: false,
+    };
 
     #[test]
     fn a_sale_goes_through_its_phases() {
@@ -292,8 +328,27 @@ mod tests {
         assert_eq!(phase(10, &RULES, supply), Phase::Lobby);
         assert_eq!(phase(20, &RULES, supply), Phase::Open);
         assert_eq!(phase(20, &Rules { is_paused: true, ..RULES }, supply), Phase::Paused);
+        assert_eq!(phase(20, &Rules { is_stopped: true, ..RULES }, supply), Phase::Paused);
+        assert_eq!(phase(20, &Rules { joins_closed: true, ..RULES }, supply), Phase::Open);
         assert_eq!(phase(20, &RULES, Some(Supply { available: 0, unsold: 0 })), Phase::SoldOut);
         assert_eq!(phase(30, &RULES, supply), Phase::Closed);
+    }
+
+    #[test]
+    fn newcomers_are_told_why_they_get_no_place() {
+        let closed = Rules { joins_closed: true, is_stopped: true, ..RULES };
+        let told = |rules: &Rules, phase| rules.refusal(phase).map(|code| code.code);
+        assert_eq!(told(&RULES, Phase::Open), None);
+        assert_eq!(told(&RULES, Phase::SoldOut), Some("sold_out"));
+        assert_eq!(told(&closed, Phase::Lobby), Some("joins_closed"));
+        assert_eq!(told(&closed, Phase::SoldOut), Some("sold_out"), "that is for good");
+        assert_eq!(told(&Rules { is_stopped: true, ..RULES }, Phase::Paused), None, "a stopped sale takes newcomers");
+    }
+
+    #[test]
+    fn a_stopped_sale_has_no_slots() {
+        assert_eq!(RULES.of_claims(), RULES);
+        assert_eq!(Rules { is_stopped: true, ..RULES }.of_claims().max_active, 0);
     }
 
     #[test]
@@ -305,21 +360,5 @@ mod tests {
         assert_eq!(Ticket::open(&text, &mine, at(9)), Some(ticket));
         assert_eq!(Ticket::open(&text, &mine, at(10)), None);
         assert_eq!(Ticket::open(&text, &other, at(9)), None);
-    }
-
-    #[test]
-    fn the_front_polls_often_and_the_back_seldom() {
-        let settings = Settings {
-            tick_ms: 200,
-            poll_min_ms: 500,
-            poll_max_ms: 10_000,
-            calls_per_tick_max: 1,
-            sales_max: 1,
-            slo_ms: 1,
-            standby_admit_per_second: 1,
-        };
-        assert_eq!(poll_after_ms(0, 50, &settings, 0.5), 500);
-        assert_eq!(poll_after_ms(1_000_000, 50, &settings, 0.5), 10_000);
-        assert!(poll_after_ms(1000, 50, &settings, 0.0) < poll_after_ms(1000, 50, &settings, 0.99));
     }
 }

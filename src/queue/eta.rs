@@ -81,8 +81,15 @@ impl CallLog {
 mod tests {
     use super::*;
 
-    const RULES: Rules =
-        Rules { admit_per_second: 50, max_active: 100, claim_secs: 60, session_secs: 600, is_paused: false };
+    const RULES: Rules = Rules {
+        admit_per_second: 50,
+        max_active: 100,
+        claim_secs: 60,
+        session_secs: 600,
+        is_paused: false,
+        joins_closed: false,
+        is_stopped: false,
+    };
 
     fn tick(secs: i64, calls_made: u64) -> Snapshot {
         Snapshot { at: Timestamp::from_millis(secs * 1000), calls_made, ..Snapshot::default() }

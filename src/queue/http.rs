@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::header};
@@ -11,23 +11,45 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::domain::{Phase, Standing};
+use super::limits::JoinLimits;
 use super::service::{Place, Queue};
 use crate::accounts::http::Buyer;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::Order;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::{Cached, Id};
+use crate::platform::http::{Cached, ClientAddress, Id};
+
+/// What the line's handlers work with.
+#[derive(Clone, Debug)]
+pub struct QueueRoutes {
+    /// The lines.
+    pub queue: Arc<Queue>,
+    /// How fast places are taken.
+    pub joins: JoinLimits,
+}
+
+impl FromRef<QueueRoutes> for Arc<Queue> {
+    fn from_ref(routes: &QueueRoutes) -> Self {
+        routes.queue.clone()
+    }
+}
+
+impl FromRef<QueueRoutes> for JoinLimits {
+    fn from_ref(routes: &QueueRoutes) -> Self {
+        routes.joins.clone()
+    }
+}
 
 /// The line's routes.
-pub fn router(queue: Arc<Queue>) -> OpenApiRouter {
+pub fn router(routes: QueueRoutes) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(show))
         .routes(routes!(join))
         .routes(routes!(poll, leave))
         .routes(routes!(claim))
         .routes(routes!(leave_inside))
-        .with_state(queue)
+        .with_state(routes)
 }
 
 /// The public state of a line.
@@ -165,13 +187,17 @@ async fn show(
     security(("bearer" = [])),
     responses((status = 201, body = PlaceView), (status = 200, body = PlaceView, description = "The place that the buyer has"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "queue_not_open, sold_out, booking_closed")))]
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "queue_not_open, sold_out, joins_closed, booking_closed"),
+        (status = 429, body = ProblemBody, content_type = "application/problem+json", description = "rate_limited: this user or this address has joined too often in a minute")))]
 async fn join(
     State(queue): State<Arc<Queue>>,
+    State(limits): State<JoinLimits>,
     Buyer(session): Buyer,
+    address: ClientAddress,
     Id(concert): Id<ConcertId>,
     headers: HeaderMap,
 ) -> Result<(StatusCode, Json<PlaceView>), Problem> {
+    limits.check(session.user, address)?;
     let presented = text_of(&headers, "queue-ticket");
     let (ticket, place, is_new) = queue.join(concert, session.user, presented).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -218,7 +244,8 @@ async fn leave(
         (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "invalid_ticket"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "not_called, with ahead and poll_after_ms"),
-        (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "ticket_lapsed")))]
+        (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "ticket_lapsed"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, overloaded, read_only, unavailable or timed_out")))]
 async fn claim(
     State(queue): State<Arc<Queue>>,
     Buyer(session): Buyer,

@@ -1,17 +1,22 @@
-//! What each instance repeats for its lines: reread the rules, tick, checkpoint.
+//! What each instance repeats for its lines. Ticks need the lines' store alone, so a line goes on while MySQL stalls; what
+//! needs MySQL (rules, seats left, the ceiling, the draw, checkpoints) is kept up beside them.
 
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
+
+use super::metrics;
 use super::sale::Sale;
 use super::service::Queue;
 use crate::platform::error::Problem;
 
-/// How often the list of live sales and their rules are reread: operators are obeyed within two seconds.
+/// How often the list of live sales, their rules and their seats are reread, and checkpoints written: operators are obeyed
+/// within two seconds.
 const REFRESH_EVERY: Duration = Duration::from_millis(900);
-/// Lines ticked at the same time by one instance.
-const TICKS_AT_ONCE: usize = 8;
+/// Lines served at the same time by one instance.
+const LINES_AT_ONCE: usize = 16;
 
 impl Queue {
     /// Deletes up to `limit` rows of lines that MySQL kept before they were made anew, and says how many.
@@ -23,43 +28,57 @@ impl Queue {
     }
 }
 
-/// Ticks every live line of one instance.
+/// Serves every live line of one instance.
 #[derive(Debug)]
 pub struct Ticker {
     queue: Arc<Queue>,
-    known: Mutex<(Option<Instant>, Vec<Arc<Sale>>)>,
+    live: Mutex<Vec<Arc<Sale>>>,
+    refreshed: Mutex<Option<Instant>>,
 }
 
 impl Ticker {
     /// For these lines.
     #[must_use]
     pub fn new(queue: Arc<Queue>) -> Self {
-        Self { queue, known: Mutex::new((None, Vec::new())) }
+        Self { queue, live: Mutex::default(), refreshed: Mutex::default() }
     }
 
-    /// Ticks every live line once; now and then rereads which are live and writes the checkpoints.
-    pub async fn run_once(&self) {
-        use futures::StreamExt as _;
-        let (refreshed, mut sales) = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let is_due = refreshed.is_none_or(|at| at.elapsed() >= REFRESH_EVERY);
+    fn live(&self) -> Vec<Arc<Sale>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ticks every live line once.
+    pub async fn tick(&self) {
+        let sales = self.live();
+        let tick = |sale: Arc<Sale>| async move {
+            if let Err(problem) = self.queue.tick(&sale).await {
+                tracing::warn!(concert = %sale.concert, %problem, "the line did not move");
+            }
+        };
+        futures::stream::iter(sales.clone()).for_each_concurrent(LINES_AT_ONCE, tick).await;
+        metrics::lines(&sales);
+    }
+
+    /// Keeps up what every live line needs of MySQL; now and then rereads which are live.
+    pub async fn keep_up(&self) {
+        let is_due = {
+            let refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+            refreshed.is_none_or(|at| at.elapsed() >= REFRESH_EVERY)
+        };
         if is_due {
             match self.queue.refresh().await {
                 Ok(live) => {
-                    sales = live;
-                    *self.known.lock().unwrap_or_else(PoisonError::into_inner) = (Some(Instant::now()), sales.clone());
+                    *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
+                    *self.refreshed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 }
                 Err(problem) => tracing::warn!(%problem, "the rules of the lines could not be reread"),
             }
         }
-        let tick = |sale: Arc<Sale>| async move { self.tick(&sale, is_due).await };
-        futures::stream::iter(sales).for_each_concurrent(TICKS_AT_ONCE, tick).await;
-    }
-
-    async fn tick(&self, sale: &Sale, is_checkpoint_due: bool) {
-        if let Err(problem) = self.queue.tick(sale).await {
-            tracing::warn!(concert = %sale.concert, %problem, "the line did not move");
-        } else if is_checkpoint_due && let Err(problem) = self.queue.checkpoint(sale).await {
-            tracing::warn!(concert = %sale.concert, %problem, "the line was not checkpointed");
-        }
+        let keep_up = |sale: Arc<Sale>| async move {
+            if let Err(problem) = self.queue.keep_up(&sale, is_due).await {
+                tracing::warn!(concert = %sale.concert, %problem, "the line was not kept up");
+            }
+        };
+        futures::stream::iter(self.live()).for_each_concurrent(LINES_AT_ONCE, keep_up).await;
     }
 }

@@ -20,7 +20,7 @@ impl Queue {
     /// presented after the line lost it. True where it is new.
     ///
     /// # Errors
-    /// `queue_not_open`, `sold_out`, `booking_closed`.
+    /// `queue_not_open`, `sold_out`, `joins_closed`, `booking_closed`.
     pub async fn join(
         &self,
         concert: ConcertId,
@@ -53,18 +53,18 @@ impl Queue {
     async fn issue(&self, sale: &Sale, user: UserId, mut presented: Option<u64>) -> Result<(u64, bool), Problem> {
         let (mut has_looked, mut asked) = (false, None);
         for _ in 0..STEPS_MAX {
-            let now = self.now();
+            let refusal = sale.view(|state| state.refusal(self.now()));
             let join = Join {
                 user,
                 ceiling: sale.view(|state| state.ceiling),
                 presented: presented.map(|arrival| sale.spot(arrival)),
                 has_looked,
-                is_refused: sale.view(|state| state.phase(now)) == Phase::SoldOut,
+                is_refused: refusal.is_some(),
                 ranking: sale.ranking(),
                 asked: asked.map(|arrival| sale.spot(arrival)),
             };
             match self.on_line(sale, |line, at| line.join(at, &join)).await? {
-                Joined::Refused => return Err(Problem::new(&SOLD_OUT)),
+                Joined::Refused => return Err(Problem::new(refusal.unwrap_or(&SOLD_OUT))),
                 Joined::Ceiling(issued) => self.raise_ceiling(sale, issued).await?,
                 Joined::NeedsRank(arrival) => asked = Some(arrival),
                 Joined::Unknown => {

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub use super::domain::BOOKING_CLOSED;
-use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, PassId};
+use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, PassId, SALE_STOPPED};
 use super::store;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
@@ -18,6 +18,9 @@ use crate::platform::token::{KeyRing, Reader, Sealer};
 
 /// The event that a stay inside has ended: its slot is to be freed.
 pub const PASS_ENDED: &str = "queue.pass_ended";
+
+/// When to try again while a sale is stopped: sooner than any window in which a called rank must claim.
+const STOPPED_RETRY_SECS: u32 = 3;
 
 /// What a pass says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,21 @@ pub async fn lock_live(conn: &mut Conn, id: PassId) -> Result<Timestamp, Problem
     }
 }
 
+/// Refuses while an operator has stopped the sale. Under READ COMMITTED each statement sees what was committed before it, so
+/// nothing that begins after the operator was answered gets past. It locks nothing: a lock on the sale's row would be
+/// shared by all bookings of the sale, and hold up its checkpoints and claims. What was past it already may end well.
+///
+/// # Errors
+/// `sale_stopped`.
+pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
+    if store::is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
+}
+
+/// What everybody is told while the sale is stopped.
+pub(super) fn stopped() -> Problem {
+    Problem::new(&SALE_STOPPED).retry_after(STOPPED_RETRY_SECS)
+}
+
 /// Ends the stay of `user`, if one is live, and records that its slot is to be freed. Whether one was.
 ///
 /// # Errors
@@ -165,8 +183,22 @@ pub(super) async fn end(conn: &mut Conn, pass: &Pass) -> Result<(), Problem> {
 
 async fn end_locked(conn: &mut Conn, id: PassId, concert: ConcertId, arrival: u64) -> Result<(), Problem> {
     store::end_pass(conn, id).await?;
-    let payload = json!({"concert_id": concert, "arrival": arrival});
-    outbox::record(conn, PASS_ENDED, id.0, 1, &payload).await
+    outbox::record(conn, PASS_ENDED, id.0, 1, &ended(concert, arrival)).await
+}
+
+/// Ends the stays of these passes, whose rows are locked and live.
+///
+/// # Errors
+/// Where a statement fails.
+pub(super) async fn end_all(conn: &mut Conn, concert: ConcertId, passes: &[(PassId, u64)]) -> Result<(), Problem> {
+    store::end_passes(conn, passes.iter().map(|(id, _)| *id)).await?;
+    let events: Vec<_> = passes.iter().map(|(id, arrival)| (id.0, ended(concert, *arrival))).collect();
+    outbox::record_first(conn, PASS_ENDED, &events).await
+}
+
+/// What the event says.
+fn ended(concert: ConcertId, arrival: u64) -> Value {
+    json!({"concert_id": concert, "arrival": arrival})
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Line for Lines {
             number(u64::from(tick.rules.claim_secs) * 1000),
             time(tick.hours.booking_opens_at),
             time(tick.hours.booking_closes_at),
-            flag(tick.rules.is_paused),
+            flag(tick.rules.is_halted()),
             number(tick.seats_left),
             number(tick.calls_max.into()),
             number(tick.gone_seq),

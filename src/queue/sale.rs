@@ -3,15 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::domain::{InCharge, Phase, Rules, Snapshot, Supply};
+use super::domain::{InCharge, Phase, Rules, Settings, Snapshot, Standing, Supply};
 use super::draw::Permutation;
 use super::eta::CallLog;
 use super::gaps::Gaps;
-use super::line::{At, Ranking, Spot};
+use super::line::{At, Ranking, Spot, Ticked};
+use super::pace::{self, Pace};
 use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
 use crate::platform::clock::Timestamp;
+use crate::platform::error::Code;
 use crate::platform::token::{KeyRing, Sealer};
 
 /// A draw that has been made.
@@ -32,8 +34,12 @@ pub struct State {
     pub hours: Hours,
     /// What operators set.
     pub rules: Rules,
+    /// How often they were changed.
+    pub rules_version: u32,
     /// Which making of the line is valid, as this instance knows it.
     pub epoch: u32,
+    /// Since when, where another instance made it: its line may not be there yet.
+    pub(super) adopted_at: Option<Instant>,
     /// Who keeps it.
     pub in_charge: InCharge,
     /// What MySQL is known to allow.
@@ -42,8 +48,12 @@ pub struct State {
     pub snapshot: Snapshot,
     /// Seats left, if known.
     pub supply: Option<Supply>,
+    /// When those who wait ask again, by these numbers.
+    pub pace: Pace,
     /// The draw, once it was made.
     pub draw: Option<Arc<Draw>>,
+    /// The size of a lobby that has closed, until the line knows its ranks.
+    pub(super) closed_lobby: Option<u64>,
     /// How old the checkpoint in MySQL was when it was last read, and how far it was.
     pub(super) checkpoint: Checkpoint,
     pub(super) gaps: Gaps,
@@ -64,6 +74,12 @@ impl State {
     #[must_use]
     pub fn phase(&self, now: Timestamp) -> Phase {
         Phase::at(now, &self.hours, &self.rules, self.supply)
+    }
+
+    /// Why nobody new gets a place at `now`, where that is so.
+    #[must_use]
+    pub fn refusal(&self, now: Timestamp) -> Option<&'static Code> {
+        self.rules.refusal(self.phase(now))
     }
 
     /// How many must be called before `rank` is: without ranks that nobody has, which are skipped in one step.
@@ -112,6 +128,7 @@ pub struct Sale {
     pub upkeep: tokio::sync::Mutex<()>,
     /// When it was read from the store.
     pub loaded_at: Instant,
+    settings: Settings,
     joins: Mutex<Joins>,
     /// Since when this instance does not reach the line's store.
     pub(super) troubled_since: Mutex<Option<Instant>>,
@@ -123,21 +140,7 @@ pub struct Sale {
 impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
-    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, draw: Option<Arc<Draw>>) -> Self {
-        let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
-        let state = State {
-            hours: concert.hours(),
-            rules: row.rules,
-            epoch: row.epoch,
-            in_charge: row.in_charge,
-            ceiling: row.ceiling,
-            snapshot,
-            supply: None,
-            draw,
-            checkpoint: Checkpoint::of(row),
-            gaps: Gaps::parse(&row.gaps),
-            calls: CallLog::default(),
-        };
+    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, draw: Option<Arc<Draw>>, settings: &Settings) -> Self {
         Self {
             concert: concert.id,
             order: concert.queue_order,
@@ -145,10 +148,11 @@ impl Sale {
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             upkeep: tokio::sync::Mutex::new(()),
             loaded_at: Instant::now(),
+            settings: settings.clone(),
             joins: Mutex::default(),
             troubled_since: Mutex::default(),
             redis_back: Mutex::default(),
-            state: RwLock::new(state),
+            state: RwLock::new(State::new(concert.hours(), row, draw, settings)),
         }
     }
 
@@ -218,9 +222,9 @@ impl Sale {
     }
 
     /// Takes over the numbers of a tick at this epoch. `serving` never goes back; places called since are forgotten.
-    pub fn apply(&self, epoch: u32, tick: &Snapshot, supply: Option<Supply>) {
+    pub fn apply(&self, epoch: u32, ticked: &Ticked) {
         self.change(|state| {
-            let known = &mut state.snapshot;
+            let (known, tick) = (&mut state.snapshot, &ticked.snapshot);
             if state.epoch != epoch || tick.serving < known.serving {
                 return;
             }
@@ -232,9 +236,39 @@ impl Sale {
                 Some(draw) => gone.extend(early.drain().map(|arrival| draw.rank_of(arrival))),
             }
             *known = Snapshot { gone, gone_early: early, issued: tick.issued.max(known.issued), ..tick.clone() };
-            state.supply = supply;
+            state.closed_lobby = ticked.lobby_size.filter(|_| !ticked.is_drawn);
             state.calls.note(&state.snapshot, &state.rules);
+            state.pace = Pace::of_line(&state.snapshot, &state.rules, &self.settings);
         });
+    }
+
+    /// Takes over how many seats are left.
+    pub fn set_supply(&self, supply: Supply) {
+        self.change(|state| state.supply = Some(supply));
+    }
+
+    /// This instance itself is making the line.
+    pub(super) fn mark_making(&self) {
+        self.change(|state| state.adopted_at = None);
+    }
+
+    /// The line knows its ranks.
+    pub(super) fn mark_drawn(&self) {
+        self.change(|state| state.closed_lobby = None);
+    }
+
+    /// When whoever stands there, with so many to be called before, should ask again.
+    pub fn poll_after_ms(&self, standing: Standing, before: u64, now: Timestamp, spread: f64) -> u64 {
+        self.view(|state| match standing {
+            Standing::Lobby => {
+                let (waiting, opens_at) = (state.snapshot.waiting(), state.hours.booking_opens_at);
+                pace::lobby_poll_after_ms(waiting, now, opens_at, &self.settings, spread)
+            }
+            Standing::Waiting => state.pace.after_ms(before, spread),
+            Standing::Called => state.pace.called_after_ms(spread),
+            // Nothing more will happen to this place.
+            Standing::Admitted | Standing::Lapsed | Standing::Left | Standing::Finished => self.settings.poll_max_ms,
+        })
     }
 
     /// Counts a place given up on this instance, before the next tick tells.
@@ -277,14 +311,40 @@ impl Checkpoint {
 }
 
 impl State {
+    fn new(hours: Hours, row: &SaleRow, draw: Option<Arc<Draw>>, settings: &Settings) -> Self {
+        let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
+        Self {
+            hours,
+            rules: row.rules,
+            rules_version: row.rules_version,
+            epoch: row.epoch,
+            adopted_at: None,
+            in_charge: row.in_charge,
+            ceiling: row.ceiling,
+            pace: Pace::of_line(&snapshot, &row.rules, settings),
+            snapshot,
+            supply: None,
+            draw,
+            closed_lobby: None,
+            checkpoint: Checkpoint::of(row),
+            gaps: Gaps::parse(&row.gaps),
+            calls: CallLog::default(),
+        }
+    }
+
     fn adopt(&mut self, row: &SaleRow, draw: Option<Arc<Draw>>) {
-        self.rules = row.rules;
+        // A row may have been read before an operator's change that this instance has made since.
+        if row.rules_version >= self.rules_version {
+            self.rules = row.rules;
+            self.rules_version = row.rules_version;
+        }
         self.checkpoint = Checkpoint::of(row);
         if self.draw.is_none() {
             self.draw = draw;
         }
         if row.epoch > self.epoch {
             self.epoch = row.epoch;
+            self.adopted_at = Some(Instant::now());
             self.snapshot.gone.clear();
             self.snapshot.gone_early.clear();
             self.snapshot.gone_seq = 0;
@@ -294,5 +354,51 @@ impl State {
             self.gaps = Gaps::parse(&row.gaps);
         }
         self.ceiling = self.ceiling.max(row.ceiling);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::clock::Clock;
+
+    fn row(rules_version: u32, max_active: u32) -> SaleRow {
+        let rules = Rules {
+            admit_per_second: 1,
+            max_active,
+            claim_secs: 5,
+            session_secs: 30,
+            is_paused: false,
+            joins_closed: false,
+            is_stopped: false,
+        };
+        SaleRow {
+            concert: ConcertId::new(),
+            rules,
+            rules_version,
+            epoch: 1,
+            ceiling: 0,
+            issued: 0,
+            serving: 0,
+            gaps: String::new(),
+            lobby_size: None,
+            seed_sealed: String::new(),
+            in_charge: InCharge::Redis,
+            run_id: String::new(),
+            checkpoint_age: None,
+        }
+    }
+
+    #[test]
+    fn rules_that_were_read_earlier_do_not_come_back() {
+        let now = Clock::default().now();
+        let hours = Hours { lobby_opens_at: None, booking_opens_at: now, booking_closes_at: now };
+        let first = row(0, 1);
+        let mut state = State::new(hours, &first, None, &Settings::for_tests());
+        // An instance that does not count changes them in between.
+        for (version, max_active, wanted) in [(0, 2, 2), (2, 3, 3), (1, 4, 3), (2, 5, 5), (3, 6, 6)] {
+            state.adopt(&row(version, max_active), None);
+            assert_eq!(state.rules.max_active, wanted, "version {version}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::Rng as _;
 
-use super::domain::{INVALID_TICKET, InCharge, Phase, Rules, SeatSupply, Settings, Standing, Ticket, poll_after_ms};
+use super::domain::{INVALID_TICKET, InCharge, Phase, Rules, SeatSupply, Settings, Standing, Ticket};
 use super::draw::Permutation;
 use super::line::{Answer, At, Line, Warm};
 use super::pass::Passes;
@@ -25,7 +25,7 @@ use crate::platform::redis::Redis;
 use crate::platform::token::{KeyRing, Sealer};
 
 /// How often a cold line is rebuilt and asked again within one request.
-const COLD_RETRIES: usize = 4;
+const COLD_RETRIES: usize = 6;
 
 /// A place as its holder sees it.
 #[derive(Clone, Debug)]
@@ -135,7 +135,7 @@ impl Queue {
         let facts = self.parts.catalog.get_concert(concert).await?;
         let row = self.find_row(concert).await?;
         let draw = self.draw_of(&row)?;
-        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys, draw)))
+        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys, draw, &self.parts.settings)))
     }
 
     async fn find_row(&self, concert: ConcertId) -> Result<SaleRow, Problem> {
@@ -207,24 +207,18 @@ impl Queue {
         };
         let rank = spot.rank.filter(|_| !matches!(phase, Phase::Lobby) && standing != Standing::Lobby);
         let ahead = rank.map(|rank| rank.saturating_sub(serving));
+        let before = rank.map(|rank| sale.view(|state| state.called_before(rank)));
+        let spread = rand::rng().random_range(0.0..1.0);
         Ok(Place {
             standing,
             arrival: ticket.arrival,
             rank,
             ahead,
-            eta_seconds: rank
-                .map(|rank| sale.view(|state| state.calls.eta_seconds(state.called_before(rank), &state.rules))),
-            poll_after_ms: self.poll_after_ms(sale, ahead),
+            eta_seconds: before.map(|before| sale.view(|state| state.calls.eta_seconds(before, &state.rules))),
+            poll_after_ms: sale.poll_after_ms(standing, before.unwrap_or(0), now, spread),
             expires_at: ticket.expires_at,
             claim_by: claim_by.filter(|_| standing == Standing::Called),
         })
-    }
-
-    /// When whoever has this many ranks before should ask again; in the lobby nobody knows how many.
-    pub(super) fn poll_after_ms(&self, sale: &Sale, ahead: Option<u64>) -> u64 {
-        let rate = sale.view(|state| state.rules.admit_per_second);
-        let spread = rand::rng().random_range(0.0..1.0);
-        poll_after_ms(ahead.unwrap_or(u64::MAX), rate, &self.parts.settings, spread)
     }
 
     async fn look(&self, sale: &Sale, rank: u64, rules: &Rules) -> Result<(Standing, Option<Timestamp>), Problem> {

@@ -4,9 +4,8 @@ use futures::future::BoxFuture;
 use rand::RngCore as _;
 
 use super::domain::Rules;
-use super::draw;
 use super::service::seed_sealer;
-use super::store;
+use super::{draw, store};
 use crate::catalog::domain::QueueSettings;
 use crate::catalog::{ConcertId, SaleSetup};
 use crate::platform::db::Conn;
@@ -44,6 +43,8 @@ impl SaleSetup for NewSales {
                 claim_secs: queue.claim_secs,
                 session_secs: queue.session_secs,
                 is_paused: false,
+                joins_closed: false,
+                is_stopped: false,
             };
             store::insert_sale(conn, concert, &rules, &self.seeds.seal(&seed)).await?;
             Ok(commitment)

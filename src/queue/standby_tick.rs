@@ -43,7 +43,7 @@ pub(super) async fn run(conn: &mut Conn, step: &mut Step, tick: &Tick) -> Result
         step.close_lobby(opens);
     }
     let is_drawn = tick.ranking == Ranking::Fifo || step.line.is_drawn;
-    let is_open = now >= opens && now < tick.hours.booking_closes_at && !tick.rules.is_paused && is_drawn;
+    let is_open = now >= opens && now < tick.hours.booking_closes_at && !tick.rules.is_halted() && is_drawn;
     let limits = Limits { max_active: tick.rules.max_active, seats_left: tick.seats_left, calls_max: tick.calls_max };
     let (mut most, mut bound) = allowance(&bucket, tick.rules.admit_per_second, &shows, &crowd, limits);
     if step.line.serving >= step.line.issued {

@@ -17,23 +17,24 @@ use crate::platform::error::Problem;
 
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
      (concert_id, admit_per_second, max_active, claim_secs, session_secs, seed_sealed) VALUES (?, ?, ?, ?, ?, ?)";
-const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
+const FIND_SALE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, \
+     rules_version, epoch, issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
      TIMESTAMPDIFF(MICROSECOND, checkpointed_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS checkpoint_age \
      FROM queue_sales WHERE concert_id = ?";
-const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
+const FIND_SALE_FOR_UPDATE: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, \
+     rules_version, epoch, issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
      TIMESTAMPDIFF(MICROSECOND, checkpointed_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS checkpoint_age \
      FROM queue_sales WHERE concert_id = ? FOR UPDATE";
-const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, epoch, \
-     issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
+const LIST_SALES: &str = "SELECT concert_id, admit_per_second, max_active, claim_secs, session_secs, is_paused, joins_closed, is_stopped, \
+     rules_version, epoch, issued_ceiling, issued, serving, gaps, lobby_size, seed_sealed, in_charge, run_id, \
      TIMESTAMPDIFF(MICROSECOND, checkpointed_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AS checkpoint_age \
      FROM queue_sales WHERE concert_id IN (?)";
 const UPDATE_RULES: &str = "UPDATE queue_sales SET \
      earlier_max_active = IF(max_active > ?, GREATEST(max_active, IF(earlier_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, earlier_max_active, 0)), earlier_max_active), \
      earlier_until = IF(max_active > ?, GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL session_secs + 5 SECOND, \
          COALESCE((SELECT MAX(p.expires_at) FROM queue_passes AS p WHERE p.concert_id = ? AND p.is_live = 1), '1970-01-01')), earlier_until), \
-     admit_per_second = ?, max_active = ?, claim_secs = ?, session_secs = ?, is_paused = ? WHERE concert_id = ?";
+     admit_per_second = ?, max_active = ?, claim_secs = ?, session_secs = ?, is_paused = ?, \
+     joins_closed = ?, is_stopped = ?, rules_version = rules_version + 1 WHERE concert_id = ?";
 const RAISE_CEILING: &str =
     "UPDATE queue_sales SET issued_ceiling = GREATEST(issued_ceiling, ?) WHERE concert_id = ? AND epoch = ?";
 const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, in_charge = ?, run_id = ?, gaps = ?, serving = ?, \
@@ -41,7 +42,9 @@ const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, in_charge =
 const COMMIT_LOBBY: &str = "UPDATE queue_sales SET lobby_size = ? WHERE concert_id = ? AND lobby_size IS NULL";
 const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), issued = GREATEST(issued, ?), \
      checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
-const FIND_EPOCH_IN_SHARE_MODE: &str = "SELECT epoch FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
+const FIND_EPOCH_IN_SHARE_MODE: &str =
+    "SELECT epoch, is_stopped FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
+const FIND_IS_STOPPED: &str = "SELECT is_stopped FROM queue_sales WHERE concert_id = ?";
 const LIST_LIVE_PASSES: &str = "SELECT arrival, expires_at FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND LIMIT 100000";
 const FIND_LAST_ADMITTED: &str = "SELECT MAX(arrival) FROM queue_passes WHERE concert_id = ?";
@@ -53,6 +56,12 @@ const FIND_BY_USER_FOR_UPDATE: &str =
     "SELECT id, arrival FROM queue_passes WHERE concert_id = ? AND user_id = ? AND is_live = 1 FOR UPDATE";
 const FIND_BY_ID_FOR_UPDATE: &str = "SELECT UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at, expires_at, is_live IS NOT NULL AS live \
      FROM queue_passes WHERE id = ? FOR UPDATE";
+const COUNT_LIVE: &str = "SELECT COUNT(*) FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
+     AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND";
+const LIST_LIVE_FOR_UPDATE: &str = "SELECT id, arrival FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
+     AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND created_at <= ? LIMIT ? FOR UPDATE";
+const END_PASSES: &str = "UPDATE queue_passes SET is_live = NULL, \
+     ended_at = LEAST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE is_live = 1 AND id IN (?)";
 const INSERT_PASS: &str = "INSERT INTO queue_passes (id, concert_id, user_id, arrival, place_rank, is_live, expires_at, created_at) \
      VALUES (?, ?, ?, ?, ?, 1, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const END_PASS: &str = "UPDATE queue_passes SET is_live = NULL, \
@@ -82,6 +91,8 @@ pub struct SaleRow {
     pub concert: ConcertId,
     /// Its rules.
     pub rules: Rules,
+    /// How often they were changed.
+    pub rules_version: u32,
     /// Which making of the line in Redis is the valid one.
     pub epoch: u32,
     /// No index at or above it was issued.
@@ -112,11 +123,14 @@ impl SaleRow {
             claim_secs: row.try_get("claim_secs")?,
             session_secs: row.try_get("session_secs")?,
             is_paused: row.try_get::<u8, _>("is_paused")? != 0,
+            joins_closed: row.try_get::<u8, _>("joins_closed")? != 0,
+            is_stopped: row.try_get::<u8, _>("is_stopped")? != 0,
         };
         let age: Option<i64> = row.try_get("checkpoint_age")?;
         Ok(Self {
             concert: row.try_get("concert_id")?,
             rules,
+            rules_version: row.try_get("rules_version")?,
             epoch: row.try_get("epoch")?,
             ceiling: row.try_get("issued_ceiling")?,
             issued: row.try_get("issued")?,
@@ -190,6 +204,8 @@ pub(super) async fn update_rules(conn: &mut Conn, concert: ConcertId, rules: &Ru
         .bind(rules.claim_secs)
         .bind(rules.session_secs)
         .bind(rules.is_paused)
+        .bind(rules.joins_closed)
+        .bind(rules.is_stopped)
         .bind(concert)
         .execute(conn.sql())
         .await?;
@@ -242,9 +258,15 @@ pub(super) async fn checkpoint(
     Ok(())
 }
 
-/// The sale's epoch, which nobody can raise before the transaction ends.
-pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Option<u32>, Problem> {
-    Ok(sqlx::query_scalar(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?)
+/// The sale's epoch, and whether it is stopped: nobody can change either before the transaction ends.
+pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Option<(u32, bool)>, Problem> {
+    Ok(sqlx::query_as(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?)
+}
+
+/// Whether an operator has stopped the sale, as of this statement.
+pub(super) async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
+    let found: Option<bool> = sqlx::query_scalar(FIND_IS_STOPPED).bind(concert).fetch_optional(conn.sql()).await?;
+    Ok(found.unwrap_or(false))
 }
 
 /// The highest rank that was ever let in: it was called, and so was everybody before.
@@ -330,4 +352,34 @@ pub(super) struct LockedPass {
 pub(super) async fn find_by_id_for_update(conn: &mut Conn, id: PassId) -> Result<Option<LockedPass>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(FIND_BY_ID_FOR_UPDATE).bind(offset).bind(id).fetch_optional(conn.sql()).await?)
+}
+
+/// How many are inside.
+pub(super) async fn count_live(conn: &mut Conn, concert: ConcertId) -> Result<i64, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query_scalar(COUNT_LIVE).bind(concert).bind(offset).fetch_one(conn.sql()).await?)
+}
+
+/// Some of those who are inside and got their pass by then, with their places.
+pub(super) async fn list_live_for_update(
+    conn: &mut Conn,
+    concert: ConcertId,
+    made_by: Timestamp,
+    limit: u32,
+) -> Result<Vec<(PassId, u64)>, Problem> {
+    let offset = conn.offset_micros();
+    let query = sqlx::query_as(LIST_LIVE_FOR_UPDATE).bind(concert).bind(offset).bind(made_by).bind(limit);
+    Ok(query.fetch_all(conn.sql()).await?)
+}
+
+pub(super) async fn end_passes(conn: &mut Conn, ids: impl ExactSizeIterator<Item = PassId>) -> Result<(), Problem> {
+    if ids.len() == 0 {
+        return Ok(());
+    }
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(in_list(END_PASSES, ids.len()))).bind(conn.offset_micros());
+    for id in ids {
+        query = query.bind(id);
+    }
+    query.execute(conn.sql()).await?;
+    Ok(())
 }

@@ -1,14 +1,14 @@
-//! Keeping lines moving: rules, ticks, the draw, checkpoints, the ceiling.
+//! Keeping lines moving: rereading rules, ticks, the draw, checkpoints, the ceiling.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::domain::{InCharge, Rules, Supply};
+use super::domain::InCharge;
 use super::gaps::GHOSTS_MAX;
-use super::line::{ASKED_MAX, Drawing, Latency, Tick, Ticked, Warm};
+use super::line::{ASKED_MAX, Drawing, Latency, Tick, Warm};
 use super::sale::Sale;
 use super::service::Queue;
-use super::{metrics, store};
+use super::{metrics, pace, store};
 use crate::catalog::ConcertId;
 use crate::platform::error::Problem;
 
@@ -24,54 +24,7 @@ const IDLE_MAX_AGE: Duration = Duration::from_secs(3);
 /// How long before its opening a line is ticked.
 const LEAD: Duration = Duration::from_mins(1);
 
-/// What an operator changes; what is left out stays.
-#[derive(Clone, Copy, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are those of Rules")]
-pub struct RulesChange {
-    pub is_paused: Option<bool>,
-    pub admit_per_second: Option<u32>,
-    pub max_active: Option<u32>,
-    pub claim_secs: Option<u32>,
-    pub session_secs: Option<u32>,
-}
-
-impl RulesChange {
-    fn applied_to(&self, rules: Rules) -> Rules {
-        Rules {
-            admit_per_second: self.admit_per_second.unwrap_or(rules.admit_per_second),
-            max_active: self.max_active.unwrap_or(rules.max_active),
-            claim_secs: self.claim_secs.unwrap_or(rules.claim_secs),
-            session_secs: self.session_secs.unwrap_or(rules.session_secs),
-            is_paused: self.is_paused.unwrap_or(rules.is_paused),
-        }
-    }
-}
-
 impl Queue {
-    /// Changes the rules of a running sale. Every instance follows within a second or so.
-    ///
-    /// # Errors
-    /// 404 where there is no such concert.
-    pub async fn change_rules(&self, concert: ConcertId, change: RulesChange) -> Result<Rules, Problem> {
-        let row = self
-            .parts
-            .db
-            .in_tx("queue.change_rules", (concert, change), |conn, (concert, change)| {
-                Box::pin(async move {
-                    let row = store::find_sale_for_update(conn, *concert).await?;
-                    let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
-                    row.rules = change.applied_to(row.rules);
-                    store::update_rules(conn, *concert, &row.rules).await?;
-                    Ok(row)
-                })
-            })
-            .await?;
-        if let Some(sale) = self.sales.get(&concert).await {
-            self.adopt(&sale, &row)?;
-        }
-        Ok(row.rules)
-    }
-
     /// Rereads what operators may have changed, for every sale that is live, and forgets the others.
     ///
     /// # Errors
@@ -104,10 +57,12 @@ impl Queue {
     /// Moves one line on and remembers its numbers.
     ///
     /// # Errors
-    /// Where the line's store or MySQL does not answer: the next tick tries again.
+    /// Where the line's store does not answer: the next tick tries again.
     pub async fn tick(&self, sale: &Sale) -> Result<(), Problem> {
-        let supply = self.parts.supply.supply(sale.concert).await;
-        let tick = self.tick_of(sale, supply);
+        if sale.view(|state| state.supply.is_none()) {
+            self.count_seats(sale).await;
+        }
+        let tick = self.tick_of(sale);
         let in_charge = sale.view(|state| state.in_charge);
         let (line, at) = self.line(sale);
         let ticked = match line.tick(at, &tick).await {
@@ -116,14 +71,37 @@ impl Queue {
             Err(problem) if in_charge == InCharge::Redis => return self.redis_failed(sale, problem).await,
             Err(problem) => return Err(problem),
         };
-        self.store_answered(sale, in_charge).await;
         metrics::ticked(ticked.lapsed);
-        sale.apply(at.epoch, &ticked.snapshot, supply);
-        self.draw_lots(sale, &ticked).await?;
-        self.raise_ceiling(sale, ticked.snapshot.issued).await
+        sale.apply(at.epoch, &ticked);
+        self.store_answered(sale, in_charge).await;
+        Ok(())
     }
 
-    fn tick_of(&self, sale: &Sale, supply: Option<Supply>) -> Tick {
+    /// What one line needs of MySQL: room for places, the draw of its lobby, and where `is_due` seats left and a checkpoint.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer: the next call tries again.
+    pub async fn keep_up(&self, sale: &Sale, is_due: bool) -> Result<(), Problem> {
+        // Before the line is there, nobody can be given a place, and whatever lies below the ceiling would be a gap.
+        if let Some(issued) = sale.view(|state| state.snapshot.at.map(|_| state.snapshot.issued)) {
+            self.raise_ceiling(sale, issued).await?;
+        }
+        self.draw_lots(sale).await?;
+        if is_due {
+            self.checkpoint(sale).await?;
+            self.count_seats(sale).await;
+        }
+        Ok(())
+    }
+
+    /// What was counted last holds until it can be counted again.
+    async fn count_seats(&self, sale: &Sale) {
+        if let Some(supply) = self.parts.supply.supply(sale.concert).await {
+            sale.set_supply(supply);
+        }
+    }
+
+    fn tick_of(&self, sale: &Sale) -> Tick {
         let settings = &self.parts.settings;
         let latency = match self.parts.latencies.p95() {
             None => Latency::Unknown,
@@ -136,13 +114,13 @@ impl Queue {
                 rules.admit_per_second = rules.admit_per_second.min(settings.standby_admit_per_second);
             }
             let lobby_size = state.draw.as_ref().map_or(0, |draw| draw.lobby_size);
-            let spread = Duration::from_millis(settings.lobby_spread_ms(lobby_size));
+            let spread = Duration::from_millis(pace::lobby_spread_ms(lobby_size, settings));
             let window = Duration::from_secs(rules.claim_secs.into());
             Tick {
                 rules,
                 hours: state.hours,
                 ranking: sale.ranking_of(state),
-                seats_left: supply.map_or(u64::from(u32::MAX), |supply| supply.available),
+                seats_left: state.supply.map_or(0, |supply| supply.available),
                 calls_max: settings.calls_per_tick_max,
                 gone_seq: state.snapshot.gone_seq,
                 announced: state.snapshot.serving,
@@ -153,8 +131,8 @@ impl Queue {
     }
 
     /// After the lobby of a draw has closed: commits its size once, and makes the ranks count.
-    async fn draw_lots(&self, sale: &Sale, ticked: &Ticked) -> Result<(), Problem> {
-        let Some(closed) = ticked.lobby_size.filter(|_| !ticked.is_drawn) else { return Ok(()) };
+    async fn draw_lots(&self, sale: &Sale) -> Result<(), Problem> {
+        let Some(closed) = sale.view(|state| state.closed_lobby) else { return Ok(()) };
         if sale.is_undrawn() {
             let input = (sale.concert, closed);
             let row = self
@@ -186,6 +164,7 @@ impl Queue {
                 }
             }
         }
+        sale.mark_drawn();
         tracing::info!(concert = %sale.concert, lobby_size = draw.lobby_size, "the draw was made");
         Ok(())
     }

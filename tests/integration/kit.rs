@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use fred::interfaces::{ClientLike as _, HashesInterface as _, KeysInterface as _};
+use fred::types::Builder;
+use fred::types::config::Config;
 use sqlx::Connection as _;
 use sqlx::MySqlConnection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -107,5 +110,30 @@ async fn servers_are_killed_and_come_back_with_what_they_had() {
     let kept: i32 = sqlx::query_scalar("SELECT id FROM kept").fetch_one(&mut sql).await.expect("the row");
     assert_eq!(kept, 7);
     drop(sql);
+    redis_comes_back_older(&mut servers).await;
     servers.end().await;
+}
+
+async fn redis_comes_back_older(servers: &mut Servers) {
+    let client = async |servers: &Servers| {
+        let config = Config::from_url(&servers.redis_url()).expect("a URL");
+        let client = Builder::from_config(config).build().expect("a client");
+        client.init().await.expect("Redis");
+        client
+    };
+    let redis = client(servers).await;
+    let () = redis.hset("early", ("is", "there")).await.expect("a key");
+    // Redis writes each second at the latest.
+    let saved = eventually("the key to be on disk", || async {
+        let saved = servers.save_redis();
+        saved.has("early").then_some(saved)
+    })
+    .await;
+    let () = redis.hset("late", ("is", "there")).await.expect("another key");
+    servers.kill_redis().await;
+    servers.restart_redis_from(&saved).await;
+    let redis = client(servers).await;
+    let found: (i64, i64) =
+        (redis.exists("early").await.expect("a count"), redis.exists("late").await.expect("a count"));
+    assert_eq!(found, (1, 0));
 }

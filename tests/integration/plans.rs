@@ -20,6 +20,11 @@ type Exception = (&'static str, Flaw, &'static str);
 
 const EXCEPTIONS: &[Exception] = &[
     (
+        "accounts/store.rs LIST_ACTIONS",
+        Flaw::Wide,
+        "walks back from the newest entry and stops at the page's end; the range is what it could read at most",
+    ),
+    (
         "catalog/store.rs LIST_HEADLINES",
         Flaw::Wide,
         "walks back from the newest concert and stops at the page's end; the range is what it could read at most",
@@ -54,7 +59,7 @@ async fn filled_world() -> (World, MySqlConnection, Tables) {
     schedule::jobs(&state).register().await.expect("the jobs' rows");
     let mut sql = world.sql().await;
     filled::fill(&mut sql).await;
-    filled::fill_younger(&mut sql).await;
+    filled::fill_later(&mut sql).await;
     let tables = Tables::of(&mut sql).await;
     let names: Vec<String> = tables.growing().map(|(name, _)| name.clone()).collect();
     filled::analyze(&mut sql, &names).await;

@@ -74,6 +74,16 @@ impl Operation {
         matches!(self.name().as_str(), "DELETE /v1/me" | "DELETE /v1/sessions/current")
     }
 
+    /// Whether buyers of the concert cannot do afterwards what they could before.
+    pub fn stops_others(&self) -> bool {
+        matches!(
+            self.name().as_str(),
+            "POST /v1/admin/concerts/{id}/stop"
+                | "POST /v1/admin/concerts/{id}/resume"
+                | "DELETE /v1/admin/concerts/{id}/queue/passes"
+        )
+    }
+
     pub fn documents(&self, status: u16) -> bool {
         self.description["responses"][status.to_string()].is_object()
     }
@@ -123,6 +133,8 @@ pub struct Site {
     /// Not paid.
     pub hold: String,
     pub reservation: String,
+    /// For what would take from the owner what the other operations need.
+    elsewhere: Sale,
     /// Buyers whose sessions may be ended.
     spare: Mutex<VecDeque<Buyer>>,
 }
@@ -136,6 +148,7 @@ impl Site {
         let instance = world.instance().await;
         let api = Api::over(&[&instance]);
         let sale = Sale::new(&api, &instance, &Plan { limit: 20, ..Plan::default() }).await;
+        let elsewhere = Sale::made_by(&api, sale.operator.clone(), instance.state.clock.now(), &Plan::default()).await;
         let (owner, other) = (Buyer::new(&api).await, Buyer::new(&api).await);
         owner.charge(&api, 1_000_000).await;
         let pass = owner.enter(&api, &sale).await;
@@ -151,7 +164,7 @@ impl Site {
         let pass = owner.claim(&api, &sale, &ticket).await;
         let hold = owner.hold(&api, &sale.performances[0], &pass, &["A-1-2"]).await;
         let spare = Mutex::new(Buyer::many(&instance.state, 400).await.into());
-        Self { world, instance, api, sale, owner, other, ticket, pass, hold, reservation, spare }
+        Self { world, instance, api, sale, owner, other, ticket, pass, hold, reservation, elsewhere, spare }
     }
 
     pub async fn end(self) {
@@ -163,6 +176,7 @@ impl Site {
     pub fn id(&self, operation: &Operation) -> &str {
         let (path, name) = (operation.path.trim_start_matches("/v1/").trim_start_matches("admin/"), operation.name());
         match path.split('/').next() {
+            Some("concerts") if operation.stops_others() => &self.elsewhere.concert,
             Some("concerts") => &self.sale.concert,
             Some("performances") => &self.sale.performances[0],
             Some("holds") => &self.hold,
@@ -203,7 +217,9 @@ impl Site {
                     "claim_secs": 60, "session_secs": 60},
             }),
             "PATCH /v1/admin/concerts/{id}" => json!({"title": "Another", "seat_limit_per_buyer": 20}),
-            "PATCH /v1/admin/concerts/{id}/queue" => json!({"paused": false, "max_active": 1000, "claim_secs": 3600}),
+            "PATCH /v1/admin/concerts/{id}/queue" => {
+                json!({"paused": false, "max_active": 1000, "claim_secs": 3600, "joins_closed": false})
+            }
             name => panic!("{name} takes a body that this site does not know: add it here"),
         })
     }

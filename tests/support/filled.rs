@@ -1,6 +1,7 @@
 //! A database as it looks after years of sales: thousands of rows in every table that grows, and no invariant broken.
 //!
-//! Only columns of the first schema are named, so it fills databases of earlier versions too. All sales are over or far
+//! [`fill`] names only columns of the first schema, so it fills databases of earlier versions too; tables that came later are
+//! filled by [`fill_later`]. All sales are over or far
 //! ahead, so that instances find nothing to do with them. A few holds, passes and events are live.
 
 use sqlx::{AssertSqlSafe, MySqlConnection};
@@ -38,18 +39,17 @@ fn payment(n: &str) -> String {
     id("007", n)
 }
 
-/// Fills the database. It must hold none of these rows yet.
+/// Fills the tables of the first schema. They must hold none of these rows yet.
 pub async fn fill(sql: &mut MySqlConnection) {
-    let parts = [people(), catalogue(), line(), holds(), sales(), money(), platform()];
-    run(sql, parts.into_iter().flatten()).await;
+    run(sql, vec![people(), catalogue(), line(), holds(), sales(), money(), platform()]).await;
 }
 
-/// Fills tables that are younger than the first schema, after [`fill`].
-pub async fn fill_younger(sql: &mut MySqlConnection) {
-    run(sql, line_in_mysql()).await;
+/// Fills the tables that came later.
+pub async fn fill_later(sql: &mut MySqlConnection) {
+    run(sql, vec![operators(), line_in_mysql()]).await;
 }
 
-async fn run(sql: &mut MySqlConnection, inserts: impl IntoIterator<Item = String>) {
+async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
     let now: String =
         sqlx::query_scalar("SELECT CAST(UTC_TIMESTAMP(6) AS CHAR)").fetch_one(&mut *sql).await.expect("the time");
     let digits = "(SELECT 0 AS d UNION ALL SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 3 UNION ALL SELECT 4 \
@@ -61,13 +61,24 @@ async fn run(sql: &mut MySqlConnection, inserts: impl IntoIterator<Item = String
              FROM {digits} a CROSS JOIN {digits} b CROSS JOIN {digits} c CROSS JOIN {digits} d"
         ),
     ];
-    statements.extend(inserts);
+    statements.extend(parts.into_iter().flatten());
     statements.push("DROP TABLE filling".to_owned());
     for statement in statements {
         let statement = statement.replace("NOW", &format!("TIMESTAMP'{now}'"));
         let done = sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut *sql).await;
         done.unwrap_or_else(|error| panic!("{error}\n{statement}"));
     }
+}
+
+/// Two of each concert.
+fn operators() -> Vec<String> {
+    vec![format!(
+        "INSERT INTO operator_actions (id, operator_id, action, concert_id, details, created_at) SELECT {}, {}, \
+         'queue.rules_changed', {}, '{{}}', NOW - INTERVAL (4000 - n) HOUR FROM filling WHERE n < 4000",
+        id("014", "n"),
+        user("(n % 7)"),
+        concert("(n DIV 2)")
+    )]
 }
 
 /// The optimizer's statistics, brought up to date.

@@ -95,6 +95,8 @@ impl Shelf {
             claim_secs: made.claim_secs,
             session_secs: made.session_secs,
             is_paused: false,
+            joins_closed: false,
+            is_stopped: false,
         };
         let hours = Hours {
             lobby_opens_at: made.is_draw.then_some(now),

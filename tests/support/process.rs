@@ -6,6 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
+use super::world::FREE_JOINS;
 use super::{Api, World, eventually};
 
 /// This build of the program.
@@ -26,6 +27,11 @@ fn with_settings(mut command: Command, world: &World) -> Command {
     command
 }
 
+/// Of this build: an earlier one may not know the limit.
+fn with_free_joins<'a>(extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    std::iter::once(FREE_JOINS).chain(extra.iter().copied()).collect()
+}
+
 /// A running or ended process. Dropping it kills and reaps it.
 pub struct Process {
     child: Child,
@@ -35,7 +41,7 @@ pub struct Process {
 impl Process {
     /// Starts `frontrow <arguments>` with the world's settings and these over them, and nothing else of ours.
     pub fn spawn(world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
-        Self::spawn_program(Path::new(PROGRAM), world, arguments, extra)
+        Self::spawn_program(Path::new(PROGRAM), world, arguments, &with_free_joins(extra))
     }
 
     /// The same with another build of the program.
@@ -61,7 +67,7 @@ impl Process {
 
     /// Starts an instance and waits until it is ready. Gives its address too.
     pub async fn serve(world: &World, extra: &[(&str, &str)]) -> (Self, String) {
-        Self::serve_program(Path::new(PROGRAM), world, extra).await
+        Self::serve_program(Path::new(PROGRAM), world, &with_free_joins(extra)).await
     }
 
     /// The same with another build of the program.

@@ -71,10 +71,50 @@ impl Servers {
         self.restart_redis().await;
     }
 
+    /// Copies what Redis has on disk at this moment, for [`Servers::restart_redis_from`].
+    pub fn save_redis(&self) -> OldSnapshot {
+        let saved = self.dir.join("redis").join(format!("saved-{}", uuid::Uuid::new_v4().simple()));
+        copy(&self.dir.join("redis/data"), &saved);
+        OldSnapshot(saved)
+    }
+
+    /// Starts Redis again on an older copy of its data.
+    pub async fn restart_redis_from(&mut self, saved: &OldSnapshot) {
+        let data = self.dir.join("redis/data");
+        std::fs::remove_dir_all(&data).expect("the data of Redis");
+        copy(&saved.0, &data);
+        self.restart_redis().await;
+    }
+
     /// Ends both and removes their data.
     pub async fn end(self) {
         self.services.stop().await;
         std::fs::remove_dir_all(&self.dir).expect("the servers' folder");
+    }
+}
+
+/// What Redis had on disk at some moment.
+pub struct OldSnapshot(PathBuf);
+
+impl OldSnapshot {
+    /// Whether this text is in the append-only files.
+    pub fn has(&self, text: &str) -> bool {
+        let files = std::fs::read_dir(self.0.join("appendonlydir")).expect("the append-only files");
+        let mut texts = files.map(|file| std::fs::read(file.expect("a file").path()).expect("its bytes"));
+        texts.any(|bytes| bytes.windows(text.len()).any(|part| part == text.as_bytes()))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("its type").is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("a copy");
+        }
     }
 }
 

@@ -24,6 +24,9 @@ use super::{Api, Buyer, Proxy};
 
 const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
 
+/// A limit that no test reaches by repeating itself: the tests of the limit set their own.
+pub const FREE_JOINS: (&str, &str) = ("FRONTROW__LIMITS__JOINS_PER_USER_PER_MINUTE", "1000000");
+
 /// What the instances of one test share.
 pub struct World {
     settings: Vec<(String, String)>,
@@ -99,7 +102,9 @@ impl World {
     /// The world's configuration, with these settings over it.
     pub fn config(&self, extra: &[(&str, &str)]) -> Config {
         let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Config::from_variables(None, self.settings.iter().cloned().chain(extra)).expect("settings")
+        let free = (FREE_JOINS.0.to_owned(), FREE_JOINS.1.to_owned());
+        let all = std::iter::once(free).chain(self.settings.iter().cloned()).chain(extra);
+        Config::from_variables(None, all).expect("settings")
     }
 
     /// The settings as a process' environment.
@@ -250,6 +255,20 @@ impl World {
         let client = Builder::from_config(config).build().expect("a client");
         client.init().await.expect("the test Redis server");
         client
+    }
+
+    /// Everything that this world has in Redis, as hex.
+    pub async fn dump_redis(&self) -> String {
+        let client = self.redis().await;
+        let dump = "local all = {} for _, key in ipairs(redis.call('KEYS', ARGV[1])) do \
+             local kind = redis.call('TYPE', key).ok \
+             local value = kind == 'hash' and redis.call('HGETALL', key) or kind == 'zset' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') \
+                 or kind == 'string' and {redis.call('GET', key)} or kind == 'set' and redis.call('SMEMBERS', key) or {} \
+             all[#all + 1] = key for _, item in ipairs(value) do all[#all + 1] = item end end return all";
+        let none: Vec<String> = Vec::new();
+        let all: Vec<bytes::Bytes> = client.eval(dump, none, vec![format!("{}:*", self.name)]).await.expect("a dump");
+        client.quit().await.expect("closing");
+        all.iter().map(hex::encode).collect::<Vec<_>>().join("\n")
     }
 
     /// Asserts that every invariant holds in the whole database.

@@ -108,7 +108,7 @@ async fn a_fleet_is_upgraded_while_it_serves() {
     crowd.wait_for(STAGE).await;
 
     // Both versions serve the same buyers, and each knows the other's answers.
-    let (third, third_base) = Process::serve_program(new, &world, &[]).await;
+    let (third, third_base) = Process::serve(&world, &[]).await;
     let newest = Api::at(vec![third_base.clone()]);
     let (by_old, before) = (crowd.answers(), crowd.journeys());
     crowd.turn_to(Api::at(vec![first_base.clone(), second_base.clone(), third_base.clone()])).await;

@@ -77,7 +77,7 @@ impl Holds {
     /// Holds all the seats, or none.
     ///
     /// # Errors
-    /// `pass_required`, `invalid_pass`, `pass_expired`, `unknown_seat`, `booking_closed`, `seat_limit_exceeded`, `seats_taken`.
+    /// `pass_required`, `invalid_pass`, `pass_expired`, `unknown_seat`, `booking_closed`, `seat_limit_exceeded`, `seats_taken`, `sale_stopped`.
     pub async fn hold(&self, request: Request, key: RequestKey) -> Result<Answer, Problem> {
         let catalog = &self.0.catalog;
         let performance = catalog.get_performance(request.performance).await?;
@@ -167,6 +167,7 @@ impl Holding {
         let opened = self.parts.passes.open(request.pass.as_deref(), request.user, concert, self.parts.clock.now())?;
         let numbers = self.numbers()?;
         let now = pass::lock_live(conn, opened.id).await?;
+        pass::refuse_if_stopped(conn, concert).await?;
         if now >= self.concert.hours().booking_closes_at {
             return Err(Problem::new(&BOOKING_CLOSED));
         }

@@ -63,7 +63,7 @@ impl Checkout {
     /// Pays a hold with points.
     ///
     /// # Errors
-    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `insufficient_points`.
+    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `insufficient_points`, `sale_stopped`.
     pub async fn pay_with_points(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
         let paying = Paying { user, hold, catalog: self.catalog.clone() };
         let pay = self.idempotency.once("checkout.pay", user.0, key, paying, |conn, paying| Box::pin(paying.run(conn)));
@@ -159,6 +159,7 @@ impl Paying {
             HoldStatus::Paid => return Err(Problem::new(&HOLD_PAID)),
             HoldStatus::Released | HoldStatus::Expired => return Err(Problem::new(&HOLD_EXPIRED)),
         }
+        pass::refuse_if_stopped(conn, hold.concert_id).await?;
         let title = self.catalog.get_concert_within(conn, hold.concert_id).await?.title.clone();
         pass::end_live(conn, hold.concert_id, self.user).await?;
         let payment = payments::PaymentId::new();

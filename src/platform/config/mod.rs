@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 
 mod sections;
 pub use sections::{
-    CacheSettings, DatabaseSettings, HttpSettings, JobSettings, LogSettings, OutboxSettings, RedisSettings,
-    SecretSettings,
+    CacheSettings, DatabaseSettings, HttpSettings, JobSettings, LimitSettings, LogSettings, OutboxSettings,
+    RedisSettings, SecretSettings,
 };
 
 /// The prefix of every environment variable that is a setting.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::Secret;
+use crate::platform::http::Networks;
 
 /// `[http]`: the listener and its limits.
 #[derive(Clone, Debug, Deserialize)]
@@ -70,6 +71,17 @@ pub struct CacheSettings {
     pub enabled: bool,
     pub ttl_secs: u64,
     pub entries_max: u64,
+}
+
+/// `[limits]`: how fast one user and one address may be.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "each field is documented in config/default.toml")]
+pub struct LimitSettings {
+    pub trusted_proxies: Networks,
+    pub exempt_networks: Networks,
+    pub joins_per_user_per_minute: u32,
+    pub joins_per_address_per_minute: u32,
+    pub keys_max: u64,
 }
 
 /// `[outbox]`.

@@ -15,6 +15,10 @@ use uuid::Uuid;
 
 use super::{Body, Conn, Db};
 use crate::platform::error::Problem;
+use crate::platform::telemetry::metrics;
+
+/// The name of this limit.
+const LIMIT: &str = "writes-at-once";
 
 /// The lanes of one instance. Clones share them.
 #[derive(Clone, Debug)]
@@ -58,7 +62,8 @@ impl Lanes {
             let mut lanes = self.lock();
             let lane = lanes.entry(user).or_insert_with(|| Lane { turn: Arc::new(Semaphore::new(1)), inside: 0 });
             if lane.inside > self.waiting_max {
-                return Err(Problem::rate_limited("writes-at-once", self.waiting_max + 1, 1));
+                metrics::rate_limited(LIMIT);
+                return Err(Problem::rate_limited(LIMIT, self.waiting_max + 1, 1));
             }
             lane.inside += 1;
             (lane.turn.clone(), Place { lanes: self.clone(), user })

@@ -1,6 +1,7 @@
 //! HTTP without business words: the accept loop, the layers every request passes, and the extractors that
 //! turn bad input into problems.
 
+pub mod address;
 pub mod body;
 mod connection;
 pub mod edge;
@@ -14,6 +15,7 @@ pub mod page;
 pub mod request_id;
 pub mod server;
 
+pub use address::{ClientAddress, Networks, TrustedProxies};
 pub use body::{Body, Id, Params};
 pub use etag::Cached;
 pub use keyed::KeyedBody;

@@ -3,28 +3,48 @@
 //! Redis is speed, not truth: every caller has an answer for its absence. No command waits longer than
 //! its timeout, nothing is sent twice by the client itself (a script whose reply is lost may have run),
 //! and scripts are written so that the caller may repeat them.
+//!
+//! It may be one server, a master that sentinels know, or a cluster (`cluster.rs`). In a cluster each node stands alone:
+//! what is wrong with one touches no key of another one.
+
+mod cluster;
+mod node;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use fred::clients::{Client, Pool};
+use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, LuaInterface as _, StreamsInterface as _};
 use fred::prelude::FredResult;
-use fred::types::config::{Config, ReconnectPolicy, TcpConfig, UnresponsiveConfig};
-use fred::types::{Builder, FromValue, Value};
+use fred::types::config::Config;
+use fred::types::{FromValue, Value};
+use futures::future::join_all;
 
-use super::breaker::Breaker;
+use self::cluster::Cluster;
+use self::node::Node;
 use super::config::{ConfigError, RedisSettings};
 use super::error::{Fault, Problem, codes};
-use super::telemetry::metrics;
 
-/// Failures in a row after which Redis is left alone, and for how long.
-const BREAKER_THRESHOLD: u32 = 5;
-const BREAKER_PAUSE: Duration = Duration::from_millis(500);
+/// How often a caller who waits for connections looks whether they are there.
+const CONNECT_POLL: Duration = Duration::from_millis(20);
 
-/// Errors of a server that is there but cannot serve: starting, failing over, full, busy.
-const NOT_NOW: [&str; 6] = ["LOADING", "READONLY", "MASTERDOWN", "OOM", "BUSY", "TRYAGAIN"];
+/// Errors of a server that is there but cannot serve: starting, failing over, full, busy, cut off from its replicas or
+/// from the rest of its cluster.
+const NOT_NOW: [&str; 11] = [
+    "LOADING",
+    "READONLY",
+    "MASTERDOWN",
+    "OOM",
+    "BUSY",
+    "UNKILLABLE",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+    "MISCONF",
+    "NOQUORUM",
+];
 
 /// A Lua script, named for metrics. Its text states keys, arguments, returns and why it is atomic.
 pub struct Script {
@@ -51,9 +71,14 @@ impl Script {
 /// The clients. Clones share them.
 #[derive(Clone)]
 pub struct Redis {
-    pool: Pool,
+    store: Arc<Store>,
     prefix: String,
-    breaker: Breaker,
+}
+
+enum Store {
+    /// One server, or the one that sentinels call the master.
+    One(Node),
+    Cluster(Cluster),
 }
 
 impl fmt::Debug for Redis {
@@ -72,32 +97,35 @@ impl Redis {
         if settings.url.is_empty() {
             return Err(refuse("redis.url", "not set: redis://host:port".into()));
         }
-        let config = Config::from_url(settings.url.expose())
-            .map_err(|_| refuse("redis.url", "not a redis:// address".into()))?;
-        let timeout = Duration::from_millis(settings.command_timeout_ms.max(1));
-        let pool = Builder::from_config(config)
-            .with_config(|config| config.fail_fast = true)
-            .with_performance_config(|performance| performance.default_command_timeout = timeout)
-            .with_connection_config(|connection| {
-                connection.connection_timeout = Duration::from_millis(settings.connect_timeout_ms.max(1));
-                connection.internal_command_timeout = timeout;
-                connection.max_command_attempts = 1;
-                connection.max_command_buffer_len = settings.buffer_max;
-                connection.unresponsive =
-                    UnresponsiveConfig { max_timeout: Some(timeout * 2), interval: Duration::from_millis(500) };
-                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
-            })
-            .set_policy(ReconnectPolicy::new_exponential(0, 50, 1000, 2))
-            .build_pool(settings.pool_size.max(1))
-            .map_err(|error| refuse("redis", error.to_string()))?;
-        drop(pool.connect());
-        let breaker = Breaker::new("redis", BREAKER_THRESHOLD, BREAKER_PAUSE);
-        Ok(Self { pool, prefix: settings.prefix.clone(), breaker })
+        let config = Config::from_url(settings.url.expose()).map_err(|_| {
+            let reason = "not an address like redis://, redis-sentinel:// or redis-cluster://";
+            refuse("redis.url", reason.into())
+        })?;
+        let store = if config.server.is_clustered() {
+            Store::Cluster(Cluster::new(config, settings))
+        } else {
+            Store::One(Node::new(&config, settings).map_err(|error| refuse("redis", error.to_string()))?)
+        };
+        Ok(Self { store: Arc::new(store), prefix: settings.prefix.clone() })
     }
 
     /// Waits until the clients are connected, at most `limit`. Whether they are.
     pub async fn wait_for_connect(&self, limit: Duration) -> bool {
-        tokio::time::timeout(limit, self.pool.wait_for_connect()).await.is_ok_and(|connected| connected.is_ok())
+        let connected = async {
+            while !self.is_connected() {
+                tokio::time::sleep(CONNECT_POLL).await;
+            }
+        };
+        tokio::time::timeout(limit, connected).await.is_ok()
+    }
+
+    fn is_connected(&self) -> bool {
+        match &*self.store {
+            Store::One(node) => node.is_connected(),
+            Store::Cluster(cluster) => {
+                cluster.owners().is_some_and(|owners| owners.iter().all(|one| one.is_connected()))
+            }
+        }
     }
 
     /// `prefix:` and this, so that installations and tests stay apart.
@@ -106,41 +134,35 @@ impl Redis {
         format!("{}:{suffix}", self.prefix)
     }
 
-    /// Runs a script by its hash, sending its text only to a server that does not know it yet.
+    /// Runs a script by its hash, sending its text only to a server that does not know it yet. In a cluster it runs where
+    /// the first of its keys is; the others must have the same hash tag.
     ///
     /// # Errors
     /// `unavailable` where Redis does not answer in time; `internal` where the script itself fails.
     pub async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, Problem> {
-        self.command(script.name, async |client| {
+        let first = keys.first().cloned().unwrap_or_default();
+        let (keys, args) = (&keys, &args);
+        let run = move |client: Client| async move {
             let result = client.evalsha(script.hash.as_str(), keys.clone(), args.clone()).await;
             match result {
                 Err(error) if error.details().starts_with("NOSCRIPT") => {
-                    client.eval(script.lua.as_ref(), keys, args).await
+                    client.eval(script.lua.as_ref(), keys.clone(), args.clone()).await
                 }
                 other => other,
             }
-        })
-        .await
+        };
+        self.command(script.name, &first, run).await
     }
 
-    /// Runs a command if Redis is not known to be away, measures it, and tells the breaker.
-    async fn command<R>(
-        &self,
-        name: &'static str,
-        run: impl AsyncFnOnce(&Client) -> FredResult<R>,
-    ) -> Result<R, Problem> {
-        let started = Instant::now();
-        if !self.breaker.lets_pass(started) {
-            return Err(Problem::new(&codes::UNAVAILABLE).fault_of(Fault::Disconnected));
-        }
-        let result = run(self.pool.next_connected()).await;
-        metrics::redis_command(name, result.is_ok(), started.elapsed());
-        let result = result.map_err(|error| problem(name, &error));
-        match &result {
-            Err(problem) if problem.fault() == Some(Fault::Disconnected) => self.breaker.failed(Instant::now()),
-            _ => self.breaker.succeeded(Instant::now()),
-        }
-        result
+    async fn command<R, F>(&self, name: &'static str, key: &str, run: impl Fn(Client) -> F) -> Result<R, Problem>
+    where
+        F: Future<Output = FredResult<R>>,
+    {
+        let result = match &*self.store {
+            Store::One(node) => node.command(name, run).await,
+            Store::Cluster(cluster) => cluster.command(name, key, run).await,
+        };
+        result.map_err(|error| problem(name, &error))
     }
 
     /// Appends an entry to a stream whose length stays near `len_max`.
@@ -148,24 +170,34 @@ impl Redis {
     /// # Errors
     /// As [`Redis::run`].
     pub async fn append(&self, stream: &str, len_max: i64, fields: Vec<(&str, String)>) -> Result<(), Problem> {
-        self.command("stream.append", async |client| {
-            client.xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields).await
-        })
-        .await
+        let fields = &fields;
+        let run = move |client: Client| async move {
+            client.xadd(stream, false, ("MAXLEN", "~", len_max), "*", fields.clone()).await
+        };
+        self.command("stream.append", stream, run).await
     }
 
-    /// Whether Redis answers.
+    /// Whether Redis answers; in a cluster, whether every node does that owns keys.
     ///
     /// # Errors
     /// As [`Redis::run`].
     pub async fn ping(&self) -> Result<(), Problem> {
-        self.command("ping", async |client| client.ping::<Value>(None).await.map(drop)).await
+        let ping = |client: Client| async move { client.ping::<Value>(None).await.map(drop) };
+        match &*self.store {
+            Store::One(node) => node.command("ping", ping).await.map_err(|error| problem("ping", &error)),
+            Store::Cluster(cluster) => {
+                let owners = cluster.owners().ok_or_else(|| Problem::new(&codes::UNAVAILABLE))?;
+                let answers = join_all(owners.iter().map(|node| node.command("ping", ping))).await;
+                answers.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(problem("ping", &error)))
+            }
+        }
     }
 
     /// Ends the connections.
     pub async fn close(&self) {
-        if let Err(error) = self.pool.quit().await {
-            tracing::debug!(%error, "redis was already gone");
+        match &*self.store {
+            Store::One(node) => node.close().await,
+            Store::Cluster(cluster) => cluster.close().await,
         }
     }
 }
@@ -206,9 +238,21 @@ mod tests {
         for details in ["Failed to route command.", "channel closed", "Missing response.", ""] {
             assert_eq!(code(ErrorKind::Unknown, details), "unavailable", "{details}");
         }
-        assert_eq!(code(ErrorKind::Unknown, "LOADING Redis is loading the dataset in memory"), "unavailable");
+        for details in [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "UNKILLABLE Sorry the script already executed write commands",
+            "NOREPLICAS Not enough good replicas to write.",
+            "MISCONF Errors writing to the AOF file: No space left on device",
+        ] {
+            assert_eq!(code(ErrorKind::Unknown, details), "unavailable", "{details}");
+        }
+        for details in ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381", "CLUSTERDOWN The cluster is down"] {
+            assert_eq!(code(ErrorKind::Cluster, details), "unavailable", "{details}");
+        }
         assert_eq!(code(ErrorKind::Timeout, "Request timed out."), "unavailable");
         assert_eq!(code(ErrorKind::Unknown, "ERR user_script:1: attempt to call a nil value"), "internal");
+        assert_eq!(code(ErrorKind::Unknown, "CROSSSLOT Keys in request don't hash to the same slot"), "internal");
         assert_eq!(code(ErrorKind::InvalidArgument, "WRONGTYPE Operation against a key"), "internal");
     }
 }

@@ -60,6 +60,9 @@ static HTTP_ACTIVE: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauge("frontrow_http_requests_active", "Requests being worked on.", &[]));
 static HTTP_CONNECTIONS: LazyLock<IntGaugeVec> =
     LazyLock::new(|| gauge("frontrow_http_connections_active", "Connections open.", &[]));
+static RATE_LIMITED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("frontrow_rate_limited_total", "Requests refused because somebody was too fast, by limit.", &["limit"])
+});
 static DB_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     histogram(
         "frontrow_db_unit_seconds",
@@ -108,6 +111,11 @@ pub fn http_active(delta: i64) {
 /// Open connections changed by `delta`.
 pub fn http_connections(delta: i64) {
     HTTP_CONNECTIONS.with_label_values::<&str>(&[]).add(delta);
+}
+
+/// Somebody was too fast for the limit of this name.
+pub fn rate_limited(limit: &str) {
+    RATE_LIMITED.with_label_values(&[limit]).inc();
 }
 
 /// A unit of database work ended.

@@ -1,7 +1,7 @@
 -- Moves the line on. Any instance may run it at any time; running it twice is harmless.
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 ranks per second, 4 max_active, 5 claim window (ms), 6 opens (ms), 7 closes (ms),
---   8 '1' while paused, 9 seats that could be sold now, 10 most ranks to call, 11 gone_seq that the caller has seen,
+--   8 '1' while nobody is to be called, 9 seats that could be sold now, 10 most ranks to call, 11 gone_seq that the caller has seen,
 --   12 how many calls the caller has announced, 13 '1' for a sale with a draw, 14 what the caller's latency was lately:
 --   'over' its objective, 'within' it, or '' where nothing was measured, 15 ms before which no call made now lapses.
 -- RETURNS {'ok', now, issued, serving, active, called, lapsed, gone_seq, {member of gone, ...} since, present, calls made,

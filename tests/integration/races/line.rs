@@ -71,7 +71,7 @@ async fn one_ticket(track: &Track) -> Findings {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_share_twenty_slots() {
     // Calls and claims both ask how many slots are in use.
-    let in_use = "redis.call('ZCOUNT', slots, '(' .. string.format('%.0f', now), '+inf')";
+    let in_use = "redis.call('ZCOUNT', slots, '(' .. ms(now), '+inf')";
     race(Broken::Rewritten(Sabotage::of_lua("local function active", in_use, "0")), twenty_slots).await;
 }
 

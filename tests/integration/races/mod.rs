@@ -3,6 +3,7 @@
 mod line;
 mod money;
 mod seats;
+mod stop;
 
 use futures::StreamExt as _;
 use futures::stream;
