@@ -83,10 +83,11 @@ impl Queue {
     async fn copied_place(&self, sale: &Sale, user: UserId, presented: Option<u64>) -> Result<Option<u64>, Problem> {
         let input = (sale.concert, user);
         let find = self.parts.db.read("queue.find_place", input, |conn, (concert, user)| {
-            Box::pin(places::find_place(conn, *concert, *user))
+            Box::pin(places::find_newest_of(conn, *concert, *user))
         });
         match find.await {
-            Ok(copied) => Ok(copied.max(presented)),
+            // An older one was over before the newest was given.
+            Ok(copied) => Ok(copied.filter(|(_, is_over)| !is_over).map(|(arrival, _)| arrival).max(presented)),
             // The ticket is proof enough.
             Err(_) if presented.is_some() => Ok(presented),
             Err(problem) => Err(problem),

@@ -211,6 +211,8 @@ async fn is_live(conn: &mut Conn, step: &Step, ranking: Ranking, spot: Spot) -> 
 }
 
 async fn claim_slot(conn: &mut Conn, step: &mut Step, rank: u64, rules: &Rules) -> Result<Claimed, Problem> {
+    // A slot whose time was over stays so, even if the clock goes back.
+    standby_tick::end_slots(conn, step).await?;
     let found = step.find(conn, rank).await?;
     let by = match (found.standing, found.by) {
         (Standing::Admitted, Some(until)) => return Ok(Claimed::Admitted(until)),

@@ -40,7 +40,7 @@ impl Found {
 
 impl Keeper {
     pub(super) fn in_charge(&self) -> InCharge {
-        if self.in_charge == 0 { InCharge::Usual } else { InCharge::Standby }
+        if self.kept_by == 0 { InCharge::Usual } else { InCharge::Standby }
     }
 }
 

@@ -92,9 +92,14 @@ async fn sweep(conn: &mut Conn, step: &Step) -> Result<u64, Problem> {
         lapsed += ranks::delete_ended(conn, key, state, now, SWEPT_MAX).await?;
     }
     ranks::delete_ended(conn, key, State::Ghost, now, SWEPT_MAX).await?;
-    let ended = ranks::list_ended(conn, key, State::Admitted, now, SWEPT_MAX).await?;
-    ranks::turn(conn, key, &ended, State::Admitted, (State::Finished, None)).await?;
+    end_slots(conn, step).await?;
     Ok(lapsed)
+}
+
+/// Takes slots away whose time is over, a bounded number at a time.
+pub(super) async fn end_slots(conn: &mut Conn, step: &Step) -> Result<(), Problem> {
+    let ended = ranks::list_ended(conn, step.key(), State::Admitted, step.now, SWEPT_MAX).await?;
+    ranks::turn(conn, step.key(), &ended, State::Admitted, (State::Finished, None)).await
 }
 
 /// Who is inside or called, and how many calls there are.

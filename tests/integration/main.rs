@@ -27,6 +27,8 @@ mod journey;
 mod kit;
 mod limits;
 mod line;
+mod line_charge;
+mod line_model;
 mod line_stores;
 mod lobby;
 mod many_sales;

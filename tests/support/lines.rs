@@ -76,64 +76,67 @@ impl Shelf {
 
     /// A line of a sale that has been open for ten seconds.
     pub async fn line(self: &Arc<Self>, store: InCharge) -> TestLine {
-        let now = self.state.clock.now();
-        let opens = now.minus(Duration::from_secs(10));
-        let line = self.bare_line(
-            store,
-            Hours {
-                lobby_opens_at: None,
-                booking_opens_at: opens,
-                booking_closes_at: now.plus(Duration::from_hours(1000)),
-            },
-        );
-        line.made(Remembered { claim_secs: CLAIM_SECS, ..line.remembered() }).await;
-        line
+        self.made(store, Made { is_draw: false, opens_in_secs: -10, ..Made::default() }).await
     }
 
     /// A line of a draw whose lobby is open for another hundred seconds.
     pub async fn lobby(self: &Arc<Self>, store: InCharge) -> TestLine {
-        let now = self.state.clock.now();
-        let opens_at = now.plus(Duration::from_secs(100));
-        let line = self.bare_line(
-            store,
-            Hours {
-                lobby_opens_at: Some(now),
-                booking_opens_at: opens_at,
-                booking_closes_at: now.plus(Duration::from_hours(1000)),
-            },
-        );
-        let line = TestLine { ranking: Ranking::Undrawn { opens_at }, ..line };
-        line.made(line.remembered()).await;
-        line
+        self.made(store, Made { is_draw: true, opens_in_secs: 100, ..Made::default() }).await
     }
 
-    fn bare_line(self: &Arc<Self>, store: InCharge, hours: Hours) -> TestLine {
+    /// A line as described.
+    pub async fn made(self: &Arc<Self>, store: InCharge, made: Made) -> TestLine {
+        let now = self.state.clock.now();
+        let by = Duration::from_secs(made.opens_in_secs.unsigned_abs());
+        let opens_at = if made.opens_in_secs < 0 { now.minus(by) } else { now.plus(by) };
         let rules = Rules {
             admit_per_second: 1000,
             max_active: 1000,
-            claim_secs: CLAIM_SECS,
-            session_secs: SESSION_SECS,
+            claim_secs: made.claim_secs,
+            session_secs: made.session_secs,
             is_paused: false,
             joins_closed: false,
             is_stopped: false,
         };
-        TestLine {
+        let hours = Hours {
+            lobby_opens_at: made.is_draw.then_some(now),
+            booking_opens_at: opens_at,
+            booking_closes_at: now.plus(Duration::from_hours(1000)),
+        };
+        let line = TestLine {
             shelf: self.clone(),
             store,
             concert: ConcertId::new(),
             epoch: 1,
             rules,
             hours,
-            ranking: Ranking::Fifo,
+            ranking: if made.is_draw { Ranking::Undrawn { opens_at } } else { Ranking::Fifo },
             ceiling: 1000,
             seats_left: 10_000,
-        }
+        };
+        line.keep_rows().await;
+        line.store().rebuild(line.at(), &line.remembered()).await.expect("the line is made");
+        line
+    }
+}
+
+/// What a line is to be like.
+pub struct Made {
+    pub is_draw: bool,
+    pub opens_in_secs: i64,
+    pub claim_secs: u32,
+    pub session_secs: u32,
+}
+
+impl Default for Made {
+    fn default() -> Self {
+        Self { is_draw: false, opens_in_secs: 0, claim_secs: CLAIM_SECS, session_secs: SESSION_SECS }
     }
 }
 
 impl TestLine {
-    /// The rows that a sale needs, and the line.
-    async fn made(&self, line: Remembered) {
+    /// The rows that a sale needs.
+    async fn keep_rows(&self) {
         let mut sql = self.shelf.world.sql().await;
         let venue = "INSERT INTO venues (id, name, city, layout, seats_total, created_at) \
              VALUES (?, 'Hall', 'Busan', '[]', 100, UTC_TIMESTAMP(6))";
@@ -150,7 +153,6 @@ impl TestLine {
              seed_sealed, in_charge) VALUES (?, 1, 1, 60, 600, '', ?)";
         let in_charge = u8::from(self.store == InCharge::Standby);
         sqlx::query(sale).bind(self.concert).bind(in_charge).execute(&mut sql).await.expect("a sale");
-        self.store().rebuild(self.at(), &line).await.expect("the line is made");
     }
 
     /// What MySQL would remember of a line to which nothing has happened.

@@ -18,7 +18,9 @@ end
 
 -- Whether a place is still good; nothing where its rank is needed to tell.
 local function is_live(arrival, rank)
-  if is_draw and not size then return not redis.call('ZSCORE', gone, 'q' .. arrival) end
+  -- Until the draw is done, also to whoever knows the ranks already.
+  if is_draw and redis.call('ZSCORE', gone, 'q' .. arrival) then return false end
+  if is_draw and not size then return true end
   if not is_draw or tonumber(arrival) >= size then rank = arrival end
   if rank == '' then return nil end
   local where = standing(rank, now)

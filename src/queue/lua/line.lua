@@ -5,7 +5,7 @@
 --                     tokens (ranks that may be called now), at (ms of the last tick), gone_seq, gaps (`from-below,` pairs of
 --                     ranks that nobody is known to have), amnesty_by (ms; see standing), is_partial (1: users may lack some),
 --                     lobby_size (once the lobby closed), drawn (the same, once ranks are known);
---                     pace, pace_at, cut_at (see tick.lua); came0 … came7, lost, faded_at (see expect)
+--                     pace, cut_at (see tick.lua); came0 … came7, lost, faded_at (see tick.lua); lapsed (since the last tick)
 --   2 users    hash: user id (16 bytes) -> arrival index
 --   3 calls    sorted set: called rank -> ms when its claim window ends
 --   4 slots    sorted set: admitted rank -> ms when its slot ends
@@ -43,20 +43,22 @@ local function count(field)
   return tonumber(redis.call('HGET', head, field) or '0')
 end
 
--- Takes lapsed calls and ended slots away, a bounded number at a time. Returns how many calls lapsed.
+-- Takes lapsed calls and ended slots away, a bounded number at a time.
 local function sweep(now)
   local lapsed = redis.call('ZRANGEBYSCORE', calls, '-inf', now, 'LIMIT', 0, 200)
   for _, rank in ipairs(lapsed) do
     redis.call('ZREM', calls, rank)
     redis.call('ZREM', present, rank)
   end
-  if #lapsed > 0 then redis.call('HINCRBYFLOAT', head, 'lost', #lapsed) end
+  if #lapsed > 0 then
+    redis.call('HINCRBYFLOAT', head, 'lost', #lapsed)
+    redis.call('HINCRBY', head, 'lapsed', #lapsed)
+  end
   for _, rank in ipairs(redis.call('ZRANGEBYSCORE', slots, '-inf', now, 'LIMIT', 0, 200)) do
     redis.call('ZREM', slots, rank)
     redis.call('HSET', ends, rank, 'f')
   end
   redis.call('ZREMRANGEBYSCORE', ghosts, 1, now)
-  return #lapsed
 end
 
 -- Slots in use now, whether or not the ended ones were swept.
@@ -80,11 +82,9 @@ local function standing(rank, now)
   end
   local ended = redis.call('HGET', ends, rank)
   if ended == 'f' then return 'finished' end
-  if ended == 'l' then return 'left' end
-  if tonumber(rank) >= count('serving') then
-    if redis.call('ZSCORE', gone, rank) then return 'left' end
-    return 'waiting'
-  end
+  -- A gap, or a line made anew, may pass a place that was given up.
+  if ended == 'l' or redis.call('ZSCORE', gone, rank) then return 'left' end
+  if tonumber(rank) >= count('serving') then return 'waiting' end
   local by = tonumber(redis.call('ZSCORE', calls, rank) or '')
   if by and by > now then return 'called', by, true end
   by = math.max(count('amnesty_by'), tonumber(redis.call('ZSCORE', ghosts, rank) or '0'))

@@ -20,7 +20,12 @@ if ARGV[3] ~= '0' then redis.call('HSET', head, 'is_partial', '1') end
 if ARGV[8] ~= '' then redis.call('HSET', head, 'lobby_size', ARGV[8], 'drawn', ARGV[8]) end
 local slots_from = 10 + tonumber(ARGV[9])
 for i = 10, slots_from - 1 do redis.call('ZADD', ghosts, 'NX', 0, ARGV[i]) end
-for i = slots_from, #ARGV, 2 do redis.call('ZADD', slots, ARGV[i + 1], ARGV[i]) end
+for i = slots_from, #ARGV, 2 do
+  redis.call('ZADD', slots, ARGV[i + 1], ARGV[i])
+  -- Who was present here and got in elsewhere waits for no slot any more.
+  redis.call('ZREM', calls, ARGV[i])
+  redis.call('ZREM', present, ARGV[i])
+end
 local until_ms = ms(math.max(clock(), tonumber(ARGV[7])) - tonumber(ARGV[2]) + 86400000)
 for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, until_ms) end
 return {'ok'}

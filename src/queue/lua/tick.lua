@@ -11,7 +11,10 @@
 -- A clock that goes back refills nothing and reverses nothing.
 if is_cold() then return {'cold'} end
 local now = clock()
-local lapsed = sweep(now)
+sweep(now)
+-- Also those that a claim took away.
+local lapsed = count('lapsed')
+if lapsed > 0 then redis.call('HDEL', head, 'lapsed') end
 local rate, window, opens, closes = tonumber(ARGV[3]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local issued, serving = count('issued'), count('serving')
 
@@ -19,7 +22,8 @@ local issued, serving = count('issued'), count('serving')
 -- minute within it gives all of the rate back.
 local cut_at = count('cut_at')
 local pace = math.min(rate, tonumber(redis.call('HGET', head, 'pace') or ARGV[3]))
-local since = math.max(0, now - math.max(count('pace_at'), opens))
+local at = math.max(count('at'), opens)
+local since = math.max(0, now - at)
 if ARGV[14] == 'over' then
   if now - cut_at >= 2000 then
     pace, cut_at = math.max(rate / 50, pace * 0.7), now
@@ -28,7 +32,6 @@ elseif now - cut_at >= 2000 then
   pace = math.min(rate, pace + rate * since / 30000)
 end
 
-local at = math.max(count('at'), opens)
 local tokens = count('tokens')
 if now > at then
   -- At most one second's worth is saved up.
@@ -40,7 +43,7 @@ if now > at then
     for _, key in ipairs(KEYS) do redis.call('PEXPIREAT', key, until_ms) end
   end
 end
-redis.call('HSET', head, 'pace', string.format('%.4f', pace), 'pace_at', ms(now), 'cut_at', ms(cut_at))
+redis.call('HSET', head, 'pace', string.format('%.4f', pace), 'cut_at', ms(cut_at))
 
 -- A line that was made anew by an instance that was late may know of fewer calls than another one has announced.
 local announced = math.min(tonumber(ARGV[12]), issued)

@@ -11,7 +11,7 @@ use crate::platform::error::Problem;
 const FIND_LINE_FOR_UPDATE: &str = "SELECT epoch, issued, serving, calls_made, gone_seq, gaps, amnesty_by, lobby_size, is_drawn, \
      tokens, ticked_at, pace, cut_at, came, faded_at FROM queue_lines WHERE concert_id = ? FOR UPDATE";
 // Evaluated when the line is locked already: whoever waited long for it sees the present.
-const FIND_KEEPER_IN_SHARE_MODE: &str = "SELECT epoch, in_charge, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at \
+const FIND_KEEPER_IN_SHARE_MODE: &str = "SELECT epoch, in_charge AS kept_by, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at \
      FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
 const INSERT_LINE: &str = "INSERT INTO queue_lines (epoch, issued, serving, calls_made, gone_seq, gaps, amnesty_by, lobby_size, \
      is_drawn, tokens, ticked_at, pace, cut_at, came, faded_at, concert_id) \
@@ -47,7 +47,7 @@ pub(crate) struct LineRow {
 #[derive(Debug, sqlx::FromRow)]
 pub(crate) struct Keeper {
     pub epoch: u32,
-    pub in_charge: u8,
+    pub kept_by: u8,
     pub now_at: Timestamp,
 }
 

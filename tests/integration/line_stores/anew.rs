@@ -138,3 +138,40 @@ async fn ranks_of_earlier_lines_are_deleted() {
     })
     .await;
 }
+
+/// Redis comes back with what it had before MySQL kept the line for a while.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_store_remembers_of_before_holds_nobody_up() {
+    on_both(async |mut line: TestLine| {
+        line.crowd(4).await;
+        assert_eq!(line.serving().await, 4);
+        line.rules.max_active = 1;
+        let until = TestLine::is_in(line.claim(0).await);
+        assert_eq!(line.claim(1).await, Claimed::Full);
+        // Elsewhere the first has finished and the second got in, and left.
+        let slots = vec![(1, until)];
+        line.remade(Remembered { ceiling: 4, serving: 4, slots, ..line.remembered() }).await;
+        assert_eq!(line.claim(1).await, Claimed::Admitted(until));
+        assert_eq!(line.tick().await.snapshot.present, 0);
+        assert_eq!(line.leave(1, End::Finished).await, Standing::Admitted);
+        TestLine::is_in(line.claim(2).await);
+    })
+    .await;
+}
+
+/// Calls that another instance has announced pass places that were given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_given_up_stays_given_up_however_it_is_passed() {
+    on_both(async |mut line: TestLine| {
+        line.remade(Remembered { ceiling: 20, gaps: "4-8,".into(), ..line.remembered() }).await;
+        line.leave(5, End::Left).await;
+        line.leave(9, End::Left).await;
+        line.tick_with(|tick| (tick.rules.max_active, tick.announced) = (1, 3)).await;
+        line.tick_with(|tick| (tick.rules.is_paused, tick.announced) = (true, 12)).await;
+        for rank in [5, 9] {
+            assert_eq!(line.look(rank).await, Standing::Left, "{rank}");
+        }
+        assert_eq!(line.look(6).await, Standing::Called);
+    })
+    .await;
+}
