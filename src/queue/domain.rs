@@ -38,6 +38,10 @@ pub struct Settings {
     pub polls_per_second_max: u32,
     pub calls_per_tick_max: u32,
     pub sales_max: u32,
+    pub listeners_max: usize,
+    pub events_ms: u64,
+    pub heartbeat_ms: u64,
+    pub missed_events_max: u32,
 }
 
 #[cfg(test)]
@@ -51,6 +55,10 @@ impl Settings {
             polls_per_second_max: 10_000,
             calls_per_tick_max: 500,
             sales_max: 1000,
+            listeners_max: 10_000,
+            events_ms: 1000,
+            heartbeat_ms: 15_000,
+            missed_events_max: 30,
         }
     }
 }

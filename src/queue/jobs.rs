@@ -50,5 +50,7 @@ impl Ticker {
         } else if is_checkpoint_due && let Err(problem) = self.queue.checkpoint(sale).await {
             tracing::warn!(concert = %sale.concert, %problem, "the line was not checkpointed");
         }
+        // Moved or not, its phase may have changed by time.
+        sale.publish(self.queue.now());
     }
 }

@@ -13,10 +13,13 @@
 //! `users`, `calls`, `slots`, `present`, `ends`, `gone` (see `lua/line.lua`).
 
 pub mod admin;
+pub mod board;
+pub mod channel;
 pub mod domain;
 pub mod http;
 pub mod jobs;
 pub mod limits;
+pub mod listeners;
 mod metrics;
 pub mod pace;
 pub mod pass;
@@ -29,6 +32,7 @@ mod upkeep;
 
 pub use domain::{CODES, SeatSupply, Settings, Supply};
 pub use limits::JoinLimits;
+pub use listeners::Listeners;
 pub use pass::Passes;
 pub use service::{Parts, Queue};
 pub use setup::NewSales;

@@ -1,8 +1,10 @@
 //! One sale's line as an instance keeps it in memory: enough to answer whoever waits.
 
-use std::sync::{PoisonError, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
+use super::board::Board;
+use super::channel::Channel;
 use super::domain::{Phase, Rules, Settings, Snapshot, Standing, Supply};
 use super::pace::{self, Pace};
 use super::store::SaleRow;
@@ -55,6 +57,8 @@ pub struct Sale {
     pub upkeep: tokio::sync::Mutex<()>,
     /// When it was read from the store.
     pub loaded_at: Instant,
+    /// What everybody may know of it.
+    pub(super) board: Board,
     settings: Settings,
     state: RwLock<State>,
 }
@@ -62,7 +66,7 @@ pub struct Sale {
 impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
-    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, settings: &Settings) -> Self {
+    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, settings: &Settings, channel: Arc<Channel>) -> Self {
         let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
         let pace = Pace::of(snapshot.waiting(), row.rules.admit_per_second, row.rules.claim_secs, settings);
         let state = State {
@@ -82,6 +86,7 @@ impl Sale {
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             upkeep: tokio::sync::Mutex::new(()),
             loaded_at: Instant::now(),
+            board: Board::new(channel, Duration::from_millis(settings.events_ms)),
             settings: settings.clone(),
             state: RwLock::new(state),
         }

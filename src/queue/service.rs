@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::Rng as _;
 
+use super::channel::Channels;
 use super::domain::{
     BOOKING_CLOSED, INVALID_TICKET, NOT_CALLED, PassId, Phase, QUEUE_NOT_OPEN, Rules, SOLD_OUT, SeatSupply, Settings,
     Standing, TICKET_LAPSED, Ticket,
@@ -82,6 +83,7 @@ pub struct Queue {
     pub(super) parts: Parts,
     pub(super) lines: Lines,
     passes: Passes,
+    pub(super) channels: Channels,
     pub(super) sales: moka::future::Cache<ConcertId, Arc<Sale>>,
 }
 
@@ -92,7 +94,7 @@ impl Queue {
         let lines = Lines::new(parts.redis.clone(), parts.clock.clone());
         let passes = Passes::new(&parts.keys);
         let sales = moka::future::Cache::new(u64::from(parts.settings.sales_max));
-        Self { parts, lines, passes, sales }
+        Self { parts, lines, passes, channels: Channels::default(), sales }
     }
 
     /// The present instant.
@@ -118,7 +120,8 @@ impl Queue {
         let row =
             self.parts.db.read("queue.find_sale", concert, |conn, id| Box::pin(store::find_sale(conn, *id))).await?;
         let row = row.ok_or_else(|| Problem::not_found("concert"))?;
-        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys, &self.parts.settings)))
+        let (keys, settings) = (&self.parts.keys, &self.parts.settings);
+        Ok(Arc::new(Sale::new(&facts, &row, keys, settings, self.channels.get(concert))))
     }
 
     /// Gives `user` a place, or the one that the user has: by the line's own memory, or by a `ticket` presented after the

@@ -15,6 +15,7 @@ mod crashes;
 mod crashes_journeys;
 mod drain;
 mod edge;
+mod events;
 mod exhaustion;
 mod faults;
 mod headers;
