@@ -81,6 +81,7 @@ mod tests {
         assert!(redis.command_timeout_ms < redis.connect_timeout_ms);
         assert!(redis.connect_timeout_ms + redis.command_timeout_ms < config.http.request_timeout_ms);
         assert!(config.http.request_timeout_ms < config.http.drain_timeout_secs * 1000);
+        assert!(config.queue.listeners_max + 6000 <= config.http.connections_max, "buyers need places too");
     }
 
     #[test]

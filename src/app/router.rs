@@ -6,7 +6,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::{Extension, Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::predicate::{NotForContentType, Predicate as _, SizeAbove};
 use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -16,17 +16,21 @@ use crate::booking::holds::http::HoldRoutes;
 use crate::platform::http::TrustedProxies;
 use crate::platform::http::edge::{self, Edge};
 use crate::platform::shutdown::Shutdown;
-use crate::queue::JoinLimits;
 use crate::queue::http::QueueRoutes;
+use crate::queue::{JoinLimits, Listeners};
 use crate::{accounts, booking, catalog, points, queue};
 
 /// Bodies above this many bytes are compressed where the client accepts it.
 const COMPRESS_ABOVE: u64 = 1024;
 
 /// The routes that the API document describes.
-pub fn routes(state: &State) -> OpenApiRouter {
+pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
     let holds = HoldRoutes { holds: state.holds.clone(), seats_max: state.config.booking.hold_seats_max };
-    let lines = QueueRoutes { queue: state.queue.clone(), joins: JoinLimits::new(&state.config.limits, &state.clock) };
+    let lines = QueueRoutes {
+        queue: state.queue.clone(),
+        joins: JoinLimits::new(&state.config.limits, &state.clock),
+        listeners: Listeners::new(&state.config.queue, shutdown.clone()),
+    };
     OpenApiRouter::with_openapi(openapi::head())
         .merge(accounts::http::router(state.accounts.clone()))
         .merge(catalog::http::router(state.catalog.clone()))
@@ -45,15 +49,17 @@ pub fn routes(state: &State) -> OpenApiRouter {
 /// The whole server.
 pub fn router(state: &State, shutdown: &Shutdown) -> Router {
     let probes = operations::probes(Arc::new(state.clone()), shutdown.clone());
-    let (router, document) = routes(state).merge(probes).split_for_parts();
+    let (router, document) = routes(state, shutdown).merge(probes).split_for_parts();
     let document = openapi::complete(&document);
     let http = &state.config.http;
+    // A compressor would hold events back until it has enough of them.
+    let worth_compressing = SizeAbove::new(COMPRESS_ABOVE).and(NotForContentType::SSE);
     let proxies = TrustedProxies(Arc::new(state.config.limits.trusted_proxies.clone()));
     router
         .merge(openapi::pages(&document))
         .method_not_allowed_fallback(edge::no_method)
         .fallback(edge::no_route)
-        .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)))
+        .layer(CompressionLayer::new().compress_when(worth_compressing))
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(http.body_bytes_max))
         .layer(CatchPanicLayer::custom(edge::panicked))

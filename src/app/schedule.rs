@@ -47,6 +47,11 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
         "revocations",
     );
     every(Duration::from_secs(5), |state| Box::pin(async move { state.warmer.warm_due().await.map(drop) }), "warmer");
+    every(
+        Duration::from_secs(1),
+        |state| Box::pin(async move { state.queue.publish_unticked().await }),
+        "unticked lines",
+    );
     // On every instance, so that none goes on showing what was true when a job last came by.
     every(
         Duration::from_secs(5),

@@ -43,6 +43,10 @@ pub struct Settings {
     pub sales_max: u32,
     pub slo_ms: u64,
     pub standby_admit_per_second: u32,
+    pub listeners_max: usize,
+    pub events_ms: u64,
+    pub heartbeat_ms: u64,
+    pub missed_events_max: u32,
 }
 
 #[cfg(test)]
@@ -58,6 +62,10 @@ impl Settings {
             sales_max: 1000,
             slo_ms: 500,
             standby_admit_per_second: 20,
+            listeners_max: 10_000,
+            events_ms: 1000,
+            heartbeat_ms: 15_000,
+            missed_events_max: 30,
         }
     }
 }

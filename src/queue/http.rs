@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -10,15 +11,16 @@ use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::domain::{Phase, Standing};
+use super::board::QueueView;
+use super::domain::Standing;
 use super::limits::JoinLimits;
+use super::listeners::Listeners;
 use super::service::{Place, Queue};
 use crate::accounts::http::Buyer;
 use crate::catalog::ConcertId;
-use crate::catalog::domain::Order;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::{Cached, ClientAddress, Id};
+use crate::platform::http::{ClientAddress, Id};
 
 /// What the line's handlers work with.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct QueueRoutes {
     pub queue: Arc<Queue>,
     /// How fast places are taken.
     pub joins: JoinLimits,
+    /// Who listens.
+    pub listeners: Listeners,
 }
 
 impl FromRef<QueueRoutes> for Arc<Queue> {
@@ -41,57 +45,22 @@ impl FromRef<QueueRoutes> for JoinLimits {
     }
 }
 
+impl FromRef<QueueRoutes> for Listeners {
+    fn from_ref(routes: &QueueRoutes) -> Self {
+        routes.listeners.clone()
+    }
+}
+
 /// The line's routes.
 pub fn router(routes: QueueRoutes) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(show))
+        .routes(routes!(events))
         .routes(routes!(join))
         .routes(routes!(poll, leave))
         .routes(routes!(claim))
         .routes(routes!(leave_inside))
         .with_state(routes)
-}
-
-/// The public state of a line.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct QueueView {
-    /// The concert.
-    concert_id: ConcertId,
-    /// Where the sale is.
-    phase: Phase,
-    /// Who comes first.
-    order: Order,
-    /// When the lobby opens, where there is one.
-    lobby_opens_at: Option<Timestamp>,
-    /// When calling begins.
-    opens_at: Timestamp,
-    /// Places issued.
-    issued: u64,
-    /// Ranks called.
-    serving: u64,
-    /// Places still waiting.
-    waiting: u64,
-    /// Buyers inside.
-    active: u64,
-    /// How many may be inside at once.
-    max_active: u32,
-    /// Ranks called per second at most.
-    admit_per_second: u32,
-    /// Seats neither sold nor held; null while unknown.
-    seats_left: Option<u64>,
-    /// What lets anyone verify the draw.
-    draw: DrawView,
-}
-
-/// What lets anyone verify the draw.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-struct DrawView {
-    /// Hex SHA-256 of the seed.
-    commitment: String,
-    /// How many came before opening; null before the draw.
-    lobby_size: Option<u64>,
-    /// The seed in hex; null before the draw.
-    seed: Option<String>,
 }
 
 /// A place in the line.
@@ -158,27 +127,31 @@ async fn show(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let sale = queue.get_sale(concert).await?;
-    let now = queue.now();
-    let view = sale.view(|state| QueueView {
-        concert_id: concert,
-        phase: state.phase(now),
-        order: sale.order,
-        lobby_opens_at: state.hours.lobby_opens_at,
-        opens_at: state.hours.booking_opens_at,
-        issued: state.snapshot.issued,
-        serving: state.snapshot.serving,
-        waiting: state.snapshot.waiting(),
-        active: state.snapshot.active,
-        max_active: state.rules.max_active,
-        admit_per_second: state.rules.admit_per_second,
-        seats_left: state.supply.map(|supply| supply.available),
-        draw: DrawView {
-            commitment: sale.commitment.clone(),
-            lobby_size: state.draw.as_ref().map(|draw| draw.lobby_size),
-            seed: state.draw.as_ref().map(|draw| draw.seed.clone()),
-        },
-    });
-    Ok(Cached::json(&view, "public, max-age=1")?.answer(&headers))
+    Ok(sale.shown(queue.now())?.answer(&headers))
+}
+
+/// What changes in a line, as server-sent events, the same for everyone: `line` with `issued`, `serving`, `admit_per_second`,
+/// `phase`, `seats_left` and `at`.
+#[utoipa::path(get, path = "/v1/concerts/{id}/queue/events", tag = "queue", params(("id" = ConcertId, Path, description = "The concert"),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was received")),
+    responses((status = 200, body = String, content_type = "text/event-stream", description = "Events until the sale is closed"),
+        (status = 204, description = "The sale is closed, and its last event was received"),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "overloaded: too many listen")))]
+async fn events(
+    State(queue): State<Arc<Queue>>,
+    State(listeners): State<Listeners>,
+    Id(concert): Id<ConcertId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let sale = queue.get_sale(concert).await?;
+    let known = text_of(&headers, "last-event-id").and_then(|id| id.parse().ok());
+    let Some(listener) = listeners.listen(&sale, known, queue.now())? else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    // The last one is for proxies that collect answers before they pass them on.
+    let kind = [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")];
+    Ok((kind, Body::from_stream(listener.frames())).into_response())
 }
 
 /// Takes a place in the line, or shows the one that the buyer has.

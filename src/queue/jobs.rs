@@ -54,6 +54,8 @@ impl Ticker {
             if let Err(problem) = self.queue.tick(&sale).await {
                 tracing::warn!(concert = %sale.concert, %problem, "the line did not move");
             }
+            // Moved or not, its phase may have changed by time.
+            sale.publish(self.queue.now());
         };
         futures::stream::iter(sales.clone()).for_each_concurrent(LINES_AT_ONCE, tick).await;
         metrics::lines(&sales);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use prometheus::{IntCounterVec, IntGaugeVec};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::domain::{Bound, InCharge};
 use super::line::Claimed;
@@ -66,6 +66,28 @@ pub(super) fn lines(sales: &[Arc<Sale>]) {
 
 pub(super) fn place_not_copied() {
     NOT_COPIED.with_label_values::<&str>(&[]).inc();
+}
+
+static LISTENERS: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauge("frontrow_queue_listeners", "Those who listen to a line's events.", &[]));
+static EVENTS: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter("frontrow_queue_events_sent_total", "Events of lines, counted for each listener.", &[])
+        .with_label_values::<&str>(&[])
+});
+static DROPPED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("frontrow_queue_listeners_dropped_total", "Listeners that ended because they had missed too much.", &[])
+});
+
+pub(super) fn listening(delta: i64) {
+    LISTENERS.with_label_values::<&str>(&[]).add(delta);
+}
+
+pub(super) fn event_sent() {
+    EVENTS.inc();
+}
+
+pub(super) fn listener_dropped() {
+    DROPPED.with_label_values::<&str>(&[]).inc();
 }
 
 pub(super) fn joined(is_new: bool) {

@@ -14,6 +14,8 @@
 
 pub mod admin;
 mod admission;
+pub mod board;
+pub mod channel;
 mod charge;
 mod claims;
 pub mod domain;
@@ -25,6 +27,7 @@ pub mod jobs;
 mod joins;
 pub mod limits;
 pub mod line;
+pub mod listeners;
 mod metrics;
 pub mod operators;
 pub mod pace;
@@ -42,6 +45,7 @@ mod upkeep;
 
 pub use domain::{CODES, SeatSupply, Settings, Supply};
 pub use limits::JoinLimits;
+pub use listeners::Listeners;
 pub use operators::RulesChange;
 pub use pass::Passes;
 pub use service::{Parts, Queue};

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::board::Board;
+use super::channel::Channel;
 use super::domain::{InCharge, Phase, Rules, Settings, Snapshot, Standing, Supply};
 use super::draw::Permutation;
 use super::eta::CallLog;
@@ -128,6 +130,8 @@ pub struct Sale {
     pub upkeep: tokio::sync::Mutex<()>,
     /// When it was read from the store.
     pub loaded_at: Instant,
+    /// What everybody may know of it.
+    pub(super) board: Board,
     settings: Settings,
     joins: Mutex<Joins>,
     /// Since when this instance does not reach the line's store.
@@ -140,7 +144,14 @@ pub struct Sale {
 impl Sale {
     /// From the catalogue's and the store's facts.
     #[must_use]
-    pub fn new(concert: &Concert, row: &SaleRow, keys: &KeyRing, draw: Option<Arc<Draw>>, settings: &Settings) -> Self {
+    pub fn new(
+        concert: &Concert,
+        row: &SaleRow,
+        keys: &KeyRing,
+        draw: Option<Arc<Draw>>,
+        settings: &Settings,
+        channel: Arc<Channel>,
+    ) -> Self {
         Self {
             concert: concert.id,
             order: concert.queue_order,
@@ -148,6 +159,7 @@ impl Sale {
             tickets: keys.sealer("queue.ticket", concert.id.0.as_bytes()),
             upkeep: tokio::sync::Mutex::new(()),
             loaded_at: Instant::now(),
+            board: Board::new(channel, Duration::from_millis(settings.events_ms)),
             settings: settings.clone(),
             joins: Mutex::default(),
             troubled_since: Mutex::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand::Rng as _;
 
+use super::channel::Channels;
 use super::domain::{INVALID_TICKET, InCharge, Phase, Rules, SeatSupply, Settings, Standing, Ticket};
 use super::draw::Permutation;
 use super::line::{Answer, At, Line, Warm};
@@ -85,6 +86,7 @@ pub struct Queue {
     pub(super) standby: Standby,
     pub(super) passes: Passes,
     pub(super) copying: Copying,
+    pub(super) channels: Channels,
     pub(super) sales: moka::future::Cache<ConcertId, Arc<Sale>>,
     /// Whether others reach a Redis that this instance does not.
     pub(super) is_cut_off: AtomicBool,
@@ -101,6 +103,7 @@ impl Queue {
             passes: Passes::new(&parts.keys),
             copying: Copying::default(),
             sales: moka::future::Cache::new(u64::from(parts.settings.sales_max)),
+            channels: Channels::default(),
             is_cut_off: AtomicBool::new(false),
             seeds: seed_sealer(&parts.keys),
             parts,
@@ -135,7 +138,8 @@ impl Queue {
         let facts = self.parts.catalog.get_concert(concert).await?;
         let row = self.find_row(concert).await?;
         let draw = self.draw_of(&row)?;
-        Ok(Arc::new(Sale::new(&facts, &row, &self.parts.keys, draw, &self.parts.settings)))
+        let (keys, settings) = (&self.parts.keys, &self.parts.settings);
+        Ok(Arc::new(Sale::new(&facts, &row, keys, draw, settings, self.channels.get(concert))))
     }
 
     async fn find_row(&self, concert: ConcertId) -> Result<SaleRow, Problem> {

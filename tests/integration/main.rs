@@ -16,6 +16,7 @@ mod crashes_journeys;
 mod drain;
 mod draw;
 mod edge;
+mod events;
 mod exhaustion;
 mod faults;
 mod headers;

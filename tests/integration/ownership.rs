@@ -48,7 +48,7 @@ const fn operators(name: &'static str, answer: &'static str) -> Row {
 }
 
 /// In this order, since the later ones end what the earlier ones need. Ticket and pass are the owner's, whoever calls.
-const ROWS: [Row; 43] = [
+const ROWS: [Row; 44] = [
     public("GET /livez", "200"),
     public("GET /readyz", "200"),
     public("GET /metrics", "200"),
@@ -57,6 +57,7 @@ const ROWS: [Row; 43] = [
     public("GET /v1/concerts/{id}", "200"),
     public("GET /v1/concerts/{id}/performances", "200"),
     public("GET /v1/concerts/{id}/queue", "200"),
+    public("GET /v1/concerts/{id}/queue/events", "200"),
     public("GET /v1/performances/{id}", "200"),
     public("GET /v1/performances/{id}/seat-map", "200"),
     public("GET /v1/performances/{id}/availability", "200"),

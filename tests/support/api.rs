@@ -9,7 +9,7 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::Instance;
+use super::{Instance, Listener};
 
 /// The client. Clones share their turn.
 #[derive(Clone)]
@@ -131,11 +131,17 @@ impl Call<'_> {
     }
 
     pub async fn try_send(self) -> reqwest::Result<Reply> {
-        let response = self.request.send().await?;
+        let mut response = self.request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.bytes().await?;
+        let is_endless = headers.get("content-type").is_some_and(|kind| kind == "text/event-stream");
+        let bytes = if is_endless { first_event(&mut response).await? } else { response.bytes().await? };
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
         Ok(Reply { status, headers, bytes, body })
+    }
+
+    /// Sends, and reads the answer as it comes.
+    pub async fn listen(self) -> Listener {
+        Listener::to(self.request.send().await.expect("an answer"))
     }
 
     /// Sends and reads the answer; a request without an answer fails the test.
@@ -143,6 +149,19 @@ impl Call<'_> {
         let bases = self.api.bases.clone();
         self.try_send().await.unwrap_or_else(|error| panic!("no answer from {bases:?}: {error:?}"))
     }
+}
+
+/// What comes until an event is complete: the rest would be waited for without end.
+async fn first_event(response: &mut reqwest::Response) -> reqwest::Result<Bytes> {
+    let mut read = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        read.extend_from_slice(&chunk);
+        let text = String::from_utf8_lossy(&read);
+        if text.split_once("data: ").is_some_and(|(_, rest)| rest.contains("\n\n")) {
+            break;
+        }
+    }
+    Ok(read.into())
 }
 
 impl Reply {

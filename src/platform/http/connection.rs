@@ -42,6 +42,8 @@ use crate::platform::telemetry::metrics;
 /// Largest request head, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 const HEADERS_MAX: usize = 64;
+/// What answers without end are made of.
+const EVENT_STREAM: &str = "text/event-stream";
 /// How long a client's further bytes are read and dropped after the last answer.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BUFFER_BYTES: usize = 8 * 1024;
@@ -143,6 +145,9 @@ impl Serving {
         };
         if !is_readable {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == EVENT_STREAM) {
+            link.listens();
         }
         Ok(response.map(|body| Answer { body, link }))
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -19,6 +20,9 @@ use super::link::Link;
 
 /// Who takes so much within the write time limit reads fast enough.
 const PROGRESS_BYTES: usize = 64 * 1024;
+/// What the operating system keeps for a listener that does not read: events are small, and by itself it would take so
+/// many of them that nobody noticed for hours. It may double this.
+const LISTENER_BYTES: usize = 16 * 1024;
 
 /// The stream.
 #[derive(Debug)]
@@ -28,6 +32,7 @@ pub(super) struct Watched {
     time_limit: Duration,
     /// The limit under way, from the first byte that was not taken, and what was taken since.
     stalled: Option<(Pin<Box<Sleep>>, usize)>,
+    is_narrow: bool,
     facts: Facts,
 }
 
@@ -44,7 +49,7 @@ pub(super) struct Facts {
 
 impl Watched {
     pub(super) fn new(stream: TcpStream, link: Arc<Link>, time_limit: Duration) -> Self {
-        Self { stream, link, time_limit, stalled: None, facts: Facts::default() }
+        Self { stream, link, time_limit, stalled: None, is_narrow: false, facts: Facts::default() }
     }
 
     pub(super) fn into_parts(self) -> (TcpStream, Facts) {
@@ -66,6 +71,12 @@ impl Watched {
         len: usize,
         write: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
+        if !self.is_narrow && self.link.is_listening() {
+            self.is_narrow = true;
+            if let Err(error) = set_socket_send_buffer_size(&self.stream, LISTENER_BYTES) {
+                tracing::debug!(%error, "SO_SNDBUF was refused");
+            }
+        }
         let written = write(Pin::new(&mut self.stream), context);
         match written {
             Poll::Ready(Ok(count)) => {

@@ -2,7 +2,8 @@
 //!
 //! Invariant: a connection waits for its client except while a request is worked on or its answer flows. Who waits
 //! longest is dismissed first where places or file descriptors run out, so clients that only hold connections
-//! open, or send and read slowly, cannot keep those out that ask something.
+//! open, or send and read slowly, cannot keep those out that ask something. Whoever listens to an answer without end is
+//! dismissed as well, the longest first, but only where nobody else waits: a request comes before a listener.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,8 @@ enum Phase {
     Body,
     /// A request is worked on, or its answer is being written.
     Work,
+    /// An answer without end flows. Its client can come again without loss.
+    Listen,
     /// An answer is complete, and the rest of it is being written.
     Flush,
 }
@@ -70,6 +73,16 @@ impl Link {
         self.enter(Phase::Work);
     }
 
+    /// The answer has no end.
+    pub(super) fn listens(&self) {
+        self.enter(Phase::Listen);
+    }
+
+    /// Whether the answer has no end.
+    pub(super) fn is_listening(&self) -> bool {
+        self.standing().phase == Phase::Listen
+    }
+
     /// The answer is complete.
     pub(super) fn answered(&self) {
         self.enter(Phase::Flush);
@@ -78,6 +91,10 @@ impl Link {
     /// Some bytes were taken, or everything there was to write.
     pub(super) fn wrote(&self, is_all: bool) {
         let phase = self.standing().phase;
+        // That is our doing, not the client's.
+        if phase == Phase::Listen {
+            return;
+        }
         self.enter(if is_all && phase == Phase::Flush { Phase::Head } else { phase });
     }
 
@@ -101,9 +118,11 @@ impl Link {
         }
     }
 
-    fn waits_since(&self) -> Option<Instant> {
+    /// Whether it listens, and since when it waits: what decides who goes first.
+    fn waits(&self) -> Option<(bool, Instant)> {
         let standing = self.standing();
-        standing.waits_since.filter(|_| !standing.is_dismissed)
+        let since = standing.waits_since.filter(|_| !standing.is_dismissed)?;
+        Some((standing.phase == Phase::Listen, since))
     }
 
     fn dismiss(&self) {
@@ -140,11 +159,11 @@ impl Open {
 
     fn dismiss_until(&self, latest: Instant, most: usize) -> usize {
         let links = self.links();
-        let waiting = links.values().filter_map(|link| Some((link.waits_since()?, link)));
-        let mut waiting: Vec<_> = waiting.filter(|(since, _)| *since <= latest).collect();
+        let waiting = links.values().filter_map(|link| Some((link.waits()?, link)));
+        let mut waiting: Vec<_> = waiting.filter(|((_, since), _)| *since <= latest).collect();
         let count = most.min(waiting.len());
         if let Some(last) = count.checked_sub(1) {
-            waiting.select_nth_unstable_by_key(last, |(since, _)| *since);
+            waiting.select_nth_unstable_by_key(last, |(order, _)| *order);
         }
         waiting.iter().take(count).for_each(|(_, link)| link.dismiss());
         count
@@ -212,6 +231,27 @@ mod tests {
         assert_eq!(open.dismiss_until(Instant::now(), 1), 0);
         entry.link.stalls();
         assert_eq!(open.dismiss_until(Instant::now(), 1), 1);
+    }
+
+    #[test]
+    fn who_listens_goes_when_nobody_else_waits() {
+        let open = Arc::new(Open::default());
+        let entries: Vec<Entry> = (0..4).map(|_| open.enter()).collect();
+        let begun = Instant::now();
+        entries[0].link.listens();
+        entries[1].link.listens();
+        for (age, entry) in [(9, &entries[0]), (8, &entries[1]), (1, &entries[2])] {
+            entry.link.standing().waits_since = begun.checked_sub(Duration::from_secs(age));
+        }
+        entries[3].link.works();
+        assert_eq!(open.dismiss(1), 1);
+        assert!(is_dismissed(&entries[2]), "the idle one goes first, however long the others listen");
+        assert_eq!(open.dismiss(1), 1);
+        // Each event is written by us: it shows nothing of the client.
+        entries[0].link.wrote(true);
+        assert!(is_dismissed(&entries[0]));
+        assert_eq!(open.dismiss(10), 1);
+        assert!(is_dismissed(&entries[1]) && !is_dismissed(&entries[3]));
     }
 
     #[test]
