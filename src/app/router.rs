@@ -39,12 +39,18 @@ pub fn routes(state: &State) -> OpenApiRouter {
 
 /// The whole server.
 pub fn router(state: &State, shutdown: &Shutdown) -> Router {
+    router_with(state, shutdown, Router::new())
+}
+
+/// The whole server with `others` beside its own routes and behind the same layers: what a benchmark compares them with.
+pub fn router_with(state: &State, shutdown: &Shutdown, others: Router) -> Router {
     let probes = operations::probes(Arc::new(state.clone()), shutdown.clone());
     let (router, document) = routes(state).merge(probes).split_for_parts();
     let document = openapi::complete(&document);
     let http = &state.config.http;
     router
         .merge(openapi::pages(&document))
+        .merge(others)
         .method_not_allowed_fallback(edge::no_method)
         .fallback(edge::no_route)
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(COMPRESS_ABOVE)))

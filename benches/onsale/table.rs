@@ -1,0 +1,63 @@
+//! The table, in Markdown.
+
+use std::fmt;
+
+use crate::figures::{Figures, Objective};
+use crate::rows::Row;
+
+/// A line of the table.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was compared, or counted.
+    pub what: String,
+    /// One figure a round.
+    pub figures: Figures,
+    /// Digits after the point.
+    pub digits: usize,
+    /// What is asked.
+    pub objective: Objective,
+    /// Absolute figures behind it, which say something of this machine only.
+    pub behind: String,
+}
+
+/// What a row gives: its lines, or why there are none.
+#[derive(Clone, Debug)]
+pub enum Measured {
+    /// As many as the row has.
+    Findings(Vec<Finding>),
+    /// This build has nothing to measure.
+    Skipped(&'static str),
+}
+
+/// The lines so far.
+#[derive(Debug, Default)]
+pub struct Table(Vec<String>);
+
+impl Table {
+    /// Adds what a row gave.
+    pub fn add(&mut self, row: &Row, measured: Measured) {
+        match measured {
+            Measured::Findings(findings) => self.0.extend(findings.iter().map(|finding| line(row.name, finding))),
+            Measured::Skipped(reason) => self.0.push(format!("| {} | {reason} | | | | | |", row.name)),
+        }
+    }
+}
+
+fn line(row: &str, finding: &Finding) -> String {
+    let Finding { what, figures, digits, objective, behind } = finding;
+    let reached = match objective.is_reached_by(figures) {
+        Some(true) => "yes",
+        Some(false) => "**no**",
+        None => "–",
+    };
+    let median = figures.median();
+    format!("| {row} | {what} | {median:.digits$} | {figures:.digits$} | {objective} | {reached} | {behind} |")
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| row | what | median | spread | objective | reached | on this machine |")?;
+        writeln!(f, "| --- | --- | ---: | ---: | --- | --- | --- |")?;
+        self.0.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
