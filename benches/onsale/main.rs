@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         println!("onsale: measures only where `cargo bench` starts it: see `make bench`");
         return ExitCode::SUCCESS;
     }
-    match execute(arguments) {
+    match execute(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("onsale: {error:#}");
@@ -50,18 +50,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(arguments: Arguments) -> anyhow::Result<()> {
-    let mut runtime = match arguments.command {
+fn execute(arguments: &Arguments) -> anyhow::Result<()> {
+    let mut runtime = match &arguments.command {
         // As many threads as the program has.
         Some(Command::Serve) => tokio::runtime::Builder::new_multi_thread(),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build().context("no runtime")?;
     runtime.block_on(async {
-        match arguments.command {
+        match &arguments.command {
             Some(Command::Serve) => serve::run().await,
-            Some(Command::Listen { ref address, ref path, count }) => listen::run(address, path, count).await,
-            None => Box::pin(measure(&arguments)).await,
+            Some(Command::Listen { address, path, count }) => listen::run(address, path, *count).await,
+            None => Box::pin(measure(arguments)).await,
         }
     })
 }
@@ -82,7 +82,7 @@ async fn measure_rows(rows: &[&rows::Row], stage: &Stage, wrk: &str) -> anyhow::
         eprintln!("onsale: {} …", row.name);
         let findings =
             (row.measure)(stage).await.with_context(|| format!("the row {} could not be measured", row.name))?;
-        table.add(row, findings);
+        table.add(row, &findings);
     }
     println!("{table}");
     println!("{}", machine::closing()?);

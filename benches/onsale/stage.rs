@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{Builder, config::Config as RedisConfig};
@@ -228,7 +228,8 @@ impl Stage {
     /// Where the server does not take it.
     pub async fn set_bare_body(&self, size: usize) -> anyhow::Result<()> {
         let answer = answer(self.http.put(self.url(&format!("/bare/body/{size}")))).await?;
-        if answer.status != 204 { bail!("{answer:?}") } else { Ok(()) }
+        ensure!(answer.status == 204, "PUT gave {answer:?}");
+        Ok(())
     }
 
     async fn get(&self, path: &str) -> anyhow::Result<Answer> {
@@ -237,15 +238,14 @@ impl Stage {
 
     async fn made(&self, path: &str) -> anyhow::Result<String> {
         let answer = answer(self.http.post(self.url(path))).await?;
-        if answer.status == 200 { Ok(answer.body) } else { bail!("POST {path} gave {answer:?}") }
+        ensure!(answer.status == 200, "POST {path} gave {answer:?}");
+        Ok(answer.body)
     }
 
     async fn operate(&self, method: reqwest::Method, path: &str, body: &Value) -> anyhow::Result<Value> {
         let request = self.http.request(method, self.url(path)).bearer_auth(&self.operator).json(body);
         let answer = answer(request).await?;
-        if !(200..300).contains(&answer.status) {
-            bail!("{path} gave {answer:?}");
-        }
+        ensure!((200..300).contains(&answer.status), "{path} gave {answer:?}");
         Ok(serde_json::from_str(&answer.body)?)
     }
 

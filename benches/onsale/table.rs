@@ -20,13 +20,19 @@ pub struct Finding {
     pub behind: String,
 }
 
-/// What a row gives: its lines, or why there are none.
+/// What a row gives.
 #[derive(Clone, Debug)]
-pub enum Measured {
-    /// As many as the row has.
-    Findings(Vec<Finding>),
-    /// This build has nothing to measure.
-    Skipped(&'static str),
+pub struct Measured {
+    /// Its lines.
+    pub findings: Vec<Finding>,
+    /// What could not be measured, and why.
+    pub note: Option<&'static str>,
+}
+
+impl From<Vec<Finding>> for Measured {
+    fn from(findings: Vec<Finding>) -> Self {
+        Self { findings, note: None }
+    }
 }
 
 /// The lines so far.
@@ -35,11 +41,9 @@ pub struct Table(Vec<String>);
 
 impl Table {
     /// Adds what a row gave.
-    pub fn add(&mut self, row: &Row, measured: Measured) {
-        match measured {
-            Measured::Findings(findings) => self.0.extend(findings.iter().map(|finding| line(row.name, finding))),
-            Measured::Skipped(reason) => self.0.push(format!("| {} | {reason} | | | | | |", row.name)),
-        }
+    pub fn add(&mut self, row: &Row, measured: &Measured) {
+        self.0.extend(measured.findings.iter().map(|finding| line(row.name, finding)));
+        self.0.extend(measured.note.map(|note| format!("| {} | {note} | | | | | |", row.name)));
     }
 }
 

@@ -26,7 +26,7 @@ const BACKLOG: u32 = 4096;
 /// # Errors
 /// Where MySQL cannot be reached at the start, or too few file descriptors are allowed.
 pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    run_with(state, listener, shutdown, Router::new()).await
+    Box::pin(run_with(state, listener, shutdown, Router::new())).await
 }
 
 /// The same with `others` beside the server's own routes, behind the same accept loop and layers.

@@ -14,6 +14,7 @@ use crate::stage::Stage;
 use crate::table::{Finding, Measured};
 
 const LISTENERS: usize = 10_000;
+const BARE: &str = "/bare/events";
 /// Joins a second.
 const JOINS: u64 = 20;
 
@@ -25,47 +26,53 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
     let concert = stage.sale().await?;
     let path = format!("/v1/concerts/{concert}/queue/events");
     if !is_served(stage, &path).await? {
-        return Ok(Measured::Skipped("not served by this build"));
+        let mut costs = Vec::with_capacity(stage.pace.rounds);
+        for _ in 0..stage.pace.rounds {
+            costs.push(cost(stage, &concert, BARE).await?);
+        }
+        let note = Some("frontrow's events: not served by this build");
+        return Ok(Measured { findings: vec![per_tick("a bare stream's event", &costs)], note });
     }
-    let pairs = interleaved(&stage.pace, async |side| {
-        let path = if side == Side::Ours { &path } else { "/bare/events" };
-        let without = window(stage, &concert, None).await?;
-        let mut listeners = open(stage, path).await?;
-        let with = window(stage, &concert, Some(&mut listeners)).await;
-        listeners.stop().await;
-        let with = with?;
-        // Both for as many seconds as the window with listeners had.
-        let extra = with.cpu - without.cpu / without.secs * with.secs;
-        Ok(Cost { millis_per_tick: extra * 1e3 / with.ticks, ticks: with.ticks / with.secs })
-    });
-    let pairs = pairs.await?;
-    let costs: Vec<(f64, f64)> = pairs.iter().map(|pair| pair.map(|cost| cost.millis_per_tick)).collect();
-    let (ours, theirs): (Vec<f64>, Vec<f64>) = costs.iter().copied().unzip();
-    let (rate, bare_rate): (Vec<f64>, Vec<f64>) = pairs.iter().map(|pair| pair.map(|cost| cost.ticks)).unzip();
-    let median = |values| Figures::new(values).median();
-    let behind = format!("{:.1} events a second to each listener", median(rate));
-    let bare = format!("{:.2} ms for the bare stream, {:.1} events a second", median(theirs), median(bare_rate));
-    Ok(Measured::Findings(vec![
-        Finding {
-            what: "events to 10,000 listeners: the server's processor time per tick in ms".to_owned(),
-            figures: Figures::new(ours),
-            digits: 2,
-            objective: Objective::None,
-            behind,
-        },
-        Finding {
-            what: "the same against a bare stream".to_owned(),
-            figures: Figures::ratios(costs),
-            digits: 3,
-            objective: Objective::None,
-            behind: bare,
-        },
-    ]))
+    let both = async |side| cost(stage, &concert, if side == Side::Ours { &path } else { BARE }).await;
+    let pairs = interleaved(&stage.pace, both).await?;
+    let (ours, theirs): (Vec<Cost>, Vec<Cost>) = pairs.into_iter().map(|pair| (pair.ours, pair.theirs)).unzip();
+    let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| (ours.millis_per_tick, theirs.millis_per_tick));
+    let against = Finding {
+        what: "frontrow's event against a bare stream's".to_owned(),
+        figures: Figures::ratios(ratios),
+        digits: 3,
+        objective: Objective::None,
+        behind: String::new(),
+    };
+    let findings = vec![per_tick("frontrow's event", &ours), per_tick("a bare stream's event", &theirs), against];
+    Ok(Measured::from(findings))
+}
+
+fn per_tick(what: &str, costs: &[Cost]) -> Finding {
+    let rate = Figures::new(costs.iter().map(|cost| cost.ticks_per_sec).collect()).median();
+    Finding {
+        what: format!("{what} to 10,000 listeners: the server's processor time per tick in ms"),
+        figures: Figures::new(costs.iter().map(|cost| cost.millis_per_tick).collect()),
+        digits: 2,
+        objective: Objective::None,
+        behind: format!("{rate:.1} events a second to each"),
+    }
+}
+
+/// What a stream costs: some seconds without listeners, as many with them.
+async fn cost(stage: &Stage, concert: &str, path: &str) -> anyhow::Result<Cost> {
+    let without = window(stage, concert, None).await?;
+    let mut listeners = open(stage, path).await?;
+    let with = window(stage, concert, Some(&mut listeners)).await;
+    listeners.stop().await;
+    let with = with?;
+    let extra = with.cpu - without.cpu / without.secs * with.secs;
+    Ok(Cost { millis_per_tick: extra * 1e3 / with.ticks, ticks_per_sec: with.ticks / with.secs })
 }
 
 struct Cost {
     millis_per_tick: f64,
-    ticks: f64,
+    ticks_per_sec: f64,
 }
 
 struct Window {

@@ -38,7 +38,7 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
             behind: format!("{:.0} against {:.0} µs", median(ours), median(theirs)),
         }
     };
-    Ok(Measured::Findings(vec![finding("median", |run| run.p50_micros), finding("p99", |run| run.p99_micros)]))
+    Ok(Measured::from(vec![finding("median", |run| run.p50_micros), finding("p99", |run| run.p99_micros)]))
 }
 
 async fn line(stage: &Stage, name: &str, places: usize) -> anyhow::Result<Load> {

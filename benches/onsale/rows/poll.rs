@@ -41,7 +41,7 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
     let (ours, theirs): (Vec<f64>, Vec<f64>) = rates.clone().unzip();
     let (our_cost, their_cost): (Vec<f64>, Vec<f64>) = costs.clone().unzip();
     let median = |values| Figures::new(values).median();
-    Ok(Measured::Findings(vec![
+    Ok(Measured::from(vec![
         Finding {
             what: "waiting polls, 100,000 tickets, against a bare handler: answers per second".to_owned(),
             figures: Figures::ratios(rates),
