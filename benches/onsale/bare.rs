@@ -32,11 +32,11 @@ const EVENT: &str = concat!(
     "\"seats_left\":12345,\"at\":\"2026-01-01T00:00:00.000Z\"}\n\n"
 );
 
-#[derive(Clone)]
+/// Shared by one pointer: axum clones a handler's state for each request.
 struct Bare {
     redis: Redis,
-    key: Arc<str>,
-    body: Arc<RwLock<Bytes>>,
+    key: String,
+    body: RwLock<Bytes>,
     events: broadcast::Sender<Bytes>,
 }
 
@@ -45,17 +45,16 @@ pub fn router(state: &State) -> Router {
     let (events, _) = broadcast::channel(16);
     let pause = Duration::from_millis(state.config.queue.tick_ms);
     tokio::spawn(tick(events.clone(), pause));
-    let key = state.redis.key("bare").into();
-    let bare = Bare { redis: state.redis.clone(), key, body: Arc::default(), events };
+    let bare = Bare { redis: state.redis.clone(), key: state.redis.key("bare"), body: RwLock::default(), events };
     Router::new()
         .route("/bare/body/{size}", put(set_body))
         .route("/bare/poll", get(poll))
         .route("/bare/join", post(join))
         .route("/bare/events", get(listen))
-        .with_state(bare)
+        .with_state(Arc::new(bare))
 }
 
-async fn set_body(Shared(bare): Shared<Bare>, Path(size): Path<usize>) -> StatusCode {
+async fn set_body(Shared(bare): Shared<Arc<Bare>>, Path(size): Path<usize>) -> StatusCode {
     // JSON of that size: a string.
     let text = format!("\"{}\"", "x".repeat(size.saturating_sub(2)));
     *bare.body.write().unwrap_or_else(std::sync::PoisonError::into_inner) = text.into();
@@ -68,16 +67,16 @@ impl Bare {
     }
 }
 
-async fn poll(Shared(bare): Shared<Bare>) -> Response {
+async fn poll(Shared(bare): Shared<Arc<Bare>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], bare.body()).into_response()
 }
 
-async fn join(Shared(bare): Shared<Bare>) -> Result<Response, Problem> {
-    let _: Vec<String> = bare.redis.run(&COUNT, vec![bare.key.to_string()], Vec::new()).await?;
+async fn join(Shared(bare): Shared<Arc<Bare>>) -> Result<Response, Problem> {
+    let _: Vec<String> = bare.redis.run(&COUNT, vec![bare.key.clone()], Vec::new()).await?;
     Ok((StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], bare.body()).into_response())
 }
 
-async fn listen(Shared(bare): Shared<Bare>) -> Response {
+async fn listen(Shared(bare): Shared<Arc<Bare>>) -> Response {
     let events = futures::stream::unfold(bare.events.subscribe(), async |mut events| {
         // Whoever lags is let go.
         let event = events.recv().await.ok()?;
