@@ -56,6 +56,11 @@ load-reservation: ## a minute of buyers going all the way to a ticket (settings:
 	cargo build --release --locked
 	FRONTROW_BIN=$(program) scripts/load.sh load-reservation
 
+.PHONY: bench
+bench: ## compare with bare handlers, side by side (ROWS=poll,join to choose, ROUNDS=5, SECS=3)
+	scripts/setup.sh bench
+	cargo bench --locked --bench onsale -- $(if $(ROWS),--rows $(ROWS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECS),--secs $(SECS))
+
 .PHONY: clean-data
 clean-data: ## forget the demonstration's data; the next run starts anew
 	@if [ -e .frontrow/dev/lock ]; then \

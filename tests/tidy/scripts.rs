@@ -1,4 +1,6 @@
 //! Lua scripts and Redis keys: each has one owner, and a script says what it promises.
+//!
+//! Lua below `benches/` runs in a load generator, not in Redis: it says what it sends, and has no command for Redis.
 
 use std::collections::BTreeMap;
 
@@ -56,9 +58,11 @@ fn owners(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
+const GENERATORS: &str = "benches/";
+
 fn headers(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    for script in tree.with_extension("lua") {
+    for script in tree.with_extension("lua").filter(|script| !script.path.starts_with(GENERATORS)) {
         let header: Vec<&str> = script.text.lines().take_while(|line| line.starts_with("--")).collect();
         let header = header.join("\n").to_uppercase();
         let missing: Vec<&str> = HEADER.iter().copied().filter(|word| !header.contains(word)).collect();
@@ -72,6 +76,21 @@ fn headers(tree: &Tree) -> Vec<Complaint> {
                     index + 1,
                     "a key of its own: keys come in KEYS, from redis.rs",
                 ));
+            }
+        }
+    }
+    complaints
+}
+
+fn generators(tree: &Tree) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for script in tree.with_extension("lua").filter(|script| script.path.starts_with(GENERATORS)) {
+        if !script.text.starts_with("-- ") {
+            complaints.push(complaint(&script.path, 1, "a file begins with -- and says what it sends"));
+        }
+        for (index, line) in script.text.lines().enumerate() {
+            if line.contains("redis.") || line.contains("KEYS[") {
+                complaints.push(complaint(&script.path, index + 1, "a script for Redis belongs to a redis.rs"));
             }
         }
     }
@@ -163,6 +182,17 @@ fn a_script_without_header_is_refused() {
     let bad = "-- KEYS[1] the sale.\n-- Returns nothing.\n\nredis.call('DEL', 'sale')\n";
     let expected = ["src/a/b.lua:1 the header says nothing of ARGV, ATOMIC", "src/a/b.lua:4 a key of its own"];
     refuses(headers, &[("src/a/a.lua", good), ("src/a/b.lua", bad)], &expected);
+}
+
+#[test]
+fn generators_say_what_they_send() {
+    obeys(generators);
+}
+
+#[test]
+fn a_generator_that_is_a_script_for_redis_is_refused() {
+    let files = [("benches/a.lua", "-- What is sent.\n"), ("benches/b.lua", "return redis.call('DEL', KEYS[1])\n")];
+    refuses(generators, &files, &["benches/b.lua:1 a file begins", "benches/b.lua:1 a script for Redis"]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ const FUNCTION_LINES_MAX: usize = 70;
 const HANDLER_LINES_MAX: usize = 30;
 
 fn files(tree: &Tree) -> Vec<Complaint> {
-    let sized = tree.sources.iter().map(|source| (source, source.code_lines_without_tests()));
-    let large = sized.filter(|(source, lines)| source.path.starts_with("src/") && *lines > FILE_LINES_MAX);
+    let sized = tree.program().chain(tree.benches()).map(|source| (source, source.code_lines_without_tests()));
+    let large = sized.filter(|(_, lines)| *lines > FILE_LINES_MAX);
     large.map(|(source, lines)| at(source, 0, format!("{lines} lines of code: at most {FILE_LINES_MAX}"))).collect()
 }
 
@@ -40,7 +40,8 @@ fn files_are_small() {
 fn a_large_file_is_refused() {
     let (least, most) = ("a();\n\n// Why.\n".repeat(FILE_LINES_MAX), "a();\n".repeat(FILE_LINES_MAX + 1));
     let tested = format!("{least}#[cfg(test)]\nmod tests {{\n{least}}}\n");
-    refuses(files, &[("src/a.rs", &tested), ("src/b.rs", &most)], &["src/b.rs:1 401 lines of code"]);
+    let expected = ["src/b.rs:1 401 lines of code", "benches/c.rs:1 401 lines of code"];
+    refuses(files, &[("src/a.rs", &tested), ("src/b.rs", &most), ("benches/c.rs", &most)], &expected);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub struct Text {
     pub text: String,
 }
 
-/// The files of the project; of Rust, those below `src/` and `tests/` are read as code too.
+/// The files of the project; of Rust, those below `src/`, `tests/` and `benches/` are read as code too.
 #[derive(Debug, Default)]
 pub struct Tree {
     /// Every file, whether it holds text or not.
@@ -55,7 +55,7 @@ impl Tree {
     }
 
     fn add(&mut self, path: &str, text: String) {
-        if has_extension(path, "rs") && (path.starts_with("src/") || path.starts_with("tests/")) {
+        if has_extension(path, "rs") && ["src/", "tests/", "benches/"].iter().any(|root| path.starts_with(root)) {
             self.sources.push(Source::new(path, &text));
         }
         self.texts.push(Text { path: path.to_owned(), text });
@@ -64,6 +64,11 @@ impl Tree {
     /// The sources of the program itself.
     pub fn program(&self) -> impl Iterator<Item = &Source> {
         self.sources.iter().filter(|source| source.path.starts_with("src/"))
+    }
+
+    /// The sources of what measures the program.
+    pub fn benches(&self) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(|source| source.path.starts_with("benches/"))
     }
 
     pub fn with_extension<'t>(&'t self, extension: &'t str) -> impl Iterator<Item = &'t Text> {

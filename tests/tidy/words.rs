@@ -72,7 +72,7 @@ fn is_in_attribute(source: &Source, offset: usize) -> bool {
 }
 
 fn headers(tree: &Tree) -> Vec<Complaint> {
-    let bare = tree.program().filter(|source| !source.text.starts_with("//!"));
+    let bare = tree.program().chain(tree.benches()).filter(|source| !source.text.starts_with("//!"));
     bare.map(|source| at(source, 0, "a file begins with //! and says what it is for")).collect()
 }
 
@@ -148,7 +148,9 @@ fn files_say_what_they_are_for() {
 
 #[test]
 fn a_file_without_header_is_refused() {
-    refuses(headers, &[("src/a.rs", "//! A.\n"), ("src/b.rs", "/// B.\nfn b() {}\n")], &["src/b.rs:1"]);
+    let bare = "/// B.\nfn b() {}\n";
+    let files = [("src/a.rs", "//! A.\n"), ("src/b.rs", bare), ("benches/c.rs", bare)];
+    refuses(headers, &files, &["src/b.rs:1", "benches/c.rs:1"]);
 }
 
 #[test]

@@ -1,0 +1,33 @@
+-- What wrk sends. Arguments: file of values (one a line), method, path, header that carries the value, what stands before
+-- it in the header, pause between requests of a connection (ms, drawn evenly from 0 to twice as much; 0 for none).
+--
+-- Each request carries the next value of the file; past its end it begins again. All of them are put together before
+-- anything is measured. The last line of the output is for load.rs: the counts, the errors by kind, and latencies in
+-- microseconds.
+
+local requests = {}
+local sent = 0
+
+function init(arguments)
+  local path, method, target, header, prefix, pause = unpack(arguments)
+  for value in io.lines(path) do
+    requests[#requests + 1] = wrk.format(method, target, {[header] = prefix .. value})
+  end
+  pause = tonumber(pause)
+  if pause > 0 then
+    delay = function() return math.random(0, 2 * pause) end
+  end
+end
+
+function request()
+  sent = sent + 1
+  if sent > #requests then sent = 1 end
+  return requests[sent]
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format('RESULT %d %d %d %d %d %d %d %d %d\n', summary.requests, summary.duration,
+    errors.connect, errors.read, errors.write, errors.timeout, errors.status,
+    latency:percentile(50), latency:percentile(99)))
+end

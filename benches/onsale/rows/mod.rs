@@ -1,0 +1,41 @@
+//! The rows. To add one: a file with a `measure` like the others', and its line here.
+
+mod events;
+mod join;
+mod latency;
+mod memory;
+mod poll;
+
+use anyhow::bail;
+use futures::future::LocalBoxFuture;
+
+use crate::stage::Stage;
+use crate::table::Measured;
+
+/// A row: what it is called on the command line, and how it is measured.
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// Measures it, rounds and all.
+    pub measure: for<'s> fn(&'s Stage) -> LocalBoxFuture<'s, anyhow::Result<Measured>>,
+}
+
+const ROWS: &[Row] = &[
+    Row { name: "poll", measure: |stage| Box::pin(poll::measure(stage)) },
+    Row { name: "join", measure: |stage| Box::pin(join::measure(stage)) },
+    Row { name: "latency", measure: |stage| Box::pin(latency::measure(stage)) },
+    Row { name: "memory", measure: |stage| Box::pin(memory::measure(stage)) },
+    Row { name: "events", measure: |stage| Box::pin(events::measure(stage)) },
+];
+
+/// The rows of these names, in the table's order; all of them where none is named.
+///
+/// # Errors
+/// Where a name is unknown.
+pub fn chosen(names: &[String]) -> anyhow::Result<Vec<&'static Row>> {
+    if let Some(unknown) = names.iter().find(|name| ROWS.iter().all(|row| row.name != **name)) {
+        let known: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        bail!("there is no row {unknown}, but {}", known.join(", "));
+    }
+    Ok(ROWS.iter().filter(|row| names.is_empty() || names.iter().any(|name| name == row.name)).collect())
+}

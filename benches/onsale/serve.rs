@@ -1,0 +1,33 @@
+//! The server under test: one instance as `frontrow serve` runs it, with the bare handlers beside its routes.
+
+use frontrow::app::config::Config;
+use frontrow::app::serve;
+use frontrow::app::state::State;
+use frontrow::platform::clock::Clock;
+use frontrow::platform::shutdown::Shutdown;
+use frontrow::platform::telemetry;
+use tokio::io::AsyncReadExt as _;
+
+use crate::{bare, prepare};
+
+/// Serves until standard input ends.
+///
+/// # Errors
+/// As [`serve::run`].
+pub async fn run() -> anyhow::Result<()> {
+    let config = Config::load(None, &[])?;
+    telemetry::init_logs(&config.log)?;
+    let state = State::new(config, Clock::default())?;
+    let shutdown = Shutdown::default();
+    let listener = serve::bind(&state.config.http.addr).await?;
+    println!("{}", listener.local_addr()?);
+    let others = bare::router(&state).merge(prepare::router(&state));
+    tokio::spawn(end_with_input(shutdown.clone()));
+    serve::run_with(state, listener, shutdown, others).await
+}
+
+async fn end_with_input(shutdown: Shutdown) {
+    let mut input = tokio::io::stdin();
+    while input.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {}
+    shutdown.request();
+}

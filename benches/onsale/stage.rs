@@ -1,0 +1,304 @@
+//! The stage: private services, the server under test, and what rows need of both.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use fred::clients::Client;
+use fred::interfaces::ClientLike as _;
+use fred::types::{Builder, config::Config as RedisConfig};
+use frontrow::platform::clock::Clock;
+use frontrow::platform::embedded::{Options, Services};
+use serde_json::{Value, json};
+use sqlx::{Connection as _, MySqlConnection};
+
+use crate::load::{self, Load, Run};
+use crate::process::Process;
+use crate::rounds::Pace;
+
+/// Below the package's folder. Each run has one of its own in it.
+const FOLDER: &str = ".frontrow/bench";
+/// What the server is told besides its addresses: all else is as shipped.
+const SETTINGS: &[(&str, &str)] = &[("FRONTROW__HTTP__ADDR", "127.0.0.1:0"), ("FRONTROW__LOG__FILTER", "warn")];
+/// Made by one request to the server, well within its time limit.
+const BUYERS_AT_ONCE: usize = 5_000;
+const PLACES_AT_ONCE: usize = 10_000;
+/// Longest wait for the server and for a new sale.
+const PATIENCE: Duration = Duration::from_mins(1);
+const PAUSE: Duration = Duration::from_millis(100);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Everything that a row needs.
+pub struct Stage {
+    /// How long and how often everything is measured.
+    pub pace: Pace,
+    /// The server under test.
+    pub server: Process,
+    /// Its host and port.
+    pub address: String,
+    /// Straight to Redis.
+    pub redis: Client,
+    http: reqwest::Client,
+    operator: String,
+    venue: Value,
+    services: Services,
+    folder: PathBuf,
+}
+
+/// An answer, for comparing what both sides send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers' names, in order.
+    pub headers: Vec<String>,
+    /// The body.
+    pub body: String,
+}
+
+impl Stage {
+    /// Starts services and server, on a folder of this run's own.
+    ///
+    /// # Errors
+    /// Where a server program is missing or does not start.
+    pub async fn open(pace: Pace) -> anyhow::Result<Self> {
+        remove_leftovers()?;
+        let folder = PathBuf::from(FOLDER).join(std::process::id().to_string());
+        let services = Services::start(&Options { dir: folder.clone(), engine: None }).await?;
+        match Self::over(&services).await {
+            Ok((server, address, redis)) => {
+                let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
+                let (operator, venue) = (String::new(), Value::Null);
+                let mut stage = Self { pace, server, address, redis, http, operator, venue, services, folder };
+                stage.set_up().await?;
+                Ok(stage)
+            }
+            Err(error) => {
+                services.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn over(services: &Services) -> anyhow::Result<(Process, String, Client)> {
+        let mut variables: Vec<(&str, String)> =
+            SETTINGS.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        variables.push(("FRONTROW__DATABASE__URL", services.database_url.clone()));
+        variables.push(("FRONTROW__REDIS__URL", services.redis_url.clone()));
+        let key: [u8; 32] = rand::random();
+        variables.push(("FRONTROW__SECRETS__TOKEN_KEYS", format!("1:{}", hex::encode(key))));
+        let mut server = Process::start(&["serve"], &variables)?;
+        let address = server.line().await?;
+        let redis = Builder::from_config(RedisConfig::from_url(&services.redis_url)?).build()?;
+        redis.init().await.context("Redis does not answer")?;
+        Ok((server, address, redis))
+    }
+
+    async fn set_up(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        while self.get("/readyz").await.map_or(0, |answer| answer.status) != 200 {
+            if started.elapsed() > PATIENCE {
+                bail!("the server does not become ready");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.operator = self.made("/prepare/operator").await?;
+        let rows = json!([{"name": "1", "seats": 20}]);
+        let venue =
+            json!({"name": "Bench Hall", "city": "Busan", "sections": [{"code": "A", "name": "Hall", "rows": rows}]});
+        self.venue = self.operate(reqwest::Method::POST, "/v1/admin/venues", &venue).await?["id"].take();
+        Ok(())
+    }
+
+    /// Ends everything and removes what it left.
+    pub async fn close(self) {
+        drop(self.redis.quit().await);
+        self.server.stop().await;
+        self.services.stop().await;
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            eprintln!("onsale: {} stays: {error}", self.folder.display());
+        }
+    }
+
+    /// An address of the server.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A file of values for the load generator.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn values<'v>(&self, name: &str, values: impl Iterator<Item = &'v String>) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join(format!("{name}.txt"));
+        let lines = values.fold(String::new(), |lines, value| lines + value + "\n");
+        std::fs::write(&path, lines)?;
+        Ok(path)
+    }
+
+    /// Sends the load, and tells how many seconds of processor time the server spent on it.
+    ///
+    /// # Errors
+    /// As [`load::run`].
+    pub async fn run(&self, load: &Load) -> anyhow::Result<(Run, f64)> {
+        let before = self.server.cpu_secs()?;
+        let run = load::run(load, self.pace.length).await?;
+        Ok((run, self.server.cpu_secs()? - before))
+    }
+
+    /// A sale that is open to join and calls nobody. Its concert's id.
+    ///
+    /// # Errors
+    /// Where the server refuses it.
+    pub async fn sale(&self) -> anyhow::Result<String> {
+        let now = Clock::default().now();
+        let concert = json!({
+            "title": "Bench Live", "artist": "The Stopwatches", "venue_id": self.venue,
+            "booking_opens_at": now.minus(Duration::from_secs(1)), "booking_closes_at": now.plus(4 * HOUR),
+            "seat_limit_per_buyer": 4, "grades": [{"code": "R", "name": "R", "price": 10_000, "sections": ["A"]}],
+            "performances": [{"starts_at": now.plus(24 * HOUR)}],
+            "queue": {"admit_per_second": 1, "max_active": 1, "claim_secs": 60, "session_secs": 600},
+        });
+        let made = self.operate(reqwest::Method::POST, "/v1/admin/concerts", &concert).await?;
+        let concert = made["id"].as_str().context("a concert without an id")?.to_owned();
+        let queue = format!("/v1/admin/concerts/{concert}/queue");
+        self.operate(reqwest::Method::PATCH, &queue, &json!({"paused": true})).await?;
+        let started = Instant::now();
+        while !self.get(&format!("/v1/concerts/{concert}/queue")).await?.body.contains("\"phase\":\"paused\"") {
+            if started.elapsed() > PATIENCE {
+                bail!("a new sale does not open");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(concert)
+    }
+
+    /// So many places in a sale by as many people; every `nth` ticket.
+    ///
+    /// # Errors
+    /// Where the server refuses a place.
+    pub async fn places(&self, concert: &str, count: usize, nth: usize) -> anyhow::Result<Vec<String>> {
+        let mut tickets = Vec::with_capacity(count.div_ceil(nth));
+        for begun in (0..count).step_by(PLACES_AT_ONCE) {
+            let batch = PLACES_AT_ONCE.min(count - begun);
+            let made = self.made(&format!("/prepare/places/{concert}/{batch}")).await?;
+            tickets.extend(
+                made.lines().enumerate().filter(|(at, _)| (begun + at) % nth == 0).map(|(_, it)| it.to_owned()),
+            );
+        }
+        Ok(tickets)
+    }
+
+    /// Access tokens of new buyers.
+    ///
+    /// # Errors
+    /// Where the server cannot make them.
+    pub async fn buyers(&self, count: usize) -> anyhow::Result<Vec<String>> {
+        let mut tokens = Vec::with_capacity(count);
+        for begun in (0..count).step_by(BUYERS_AT_ONCE) {
+            let batch = BUYERS_AT_ONCE.min(count - begun);
+            tokens.extend(self.made(&format!("/prepare/buyers/{batch}")).await?.lines().map(str::to_owned));
+        }
+        Ok(tokens)
+    }
+
+    /// How many places Redis has given in a sale.
+    ///
+    /// # Errors
+    /// Where it does not tell.
+    pub async fn issued(&self, concert: &str) -> anyhow::Result<f64> {
+        let head = format!("frontrow:{{sale:{concert}}}:head");
+        let issued: Option<String> = self.redis.custom(command("HGET"), vec![head, "issued".to_owned()]).await?;
+        Ok(issued.as_deref().unwrap_or("0").parse()?)
+    }
+
+    /// A request with one header, and its answer.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn ask(&self, method: &str, path: &str, header: (&str, &str), value: &str) -> anyhow::Result<Answer> {
+        let request =
+            self.http.request(method.parse()?, self.url(path)).header(header.0, format!("{}{value}", header.1));
+        answer(request).await
+    }
+
+    /// Tells the bare handlers how large their body is.
+    ///
+    /// # Errors
+    /// Where the server does not take it.
+    pub async fn set_bare_body(&self, size: usize) -> anyhow::Result<()> {
+        let answer = answer(self.http.put(self.url(&format!("/bare/body/{size}")))).await?;
+        ensure!(answer.status == 204, "PUT gave {answer:?}");
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Answer> {
+        answer(self.http.get(self.url(path))).await
+    }
+
+    async fn made(&self, path: &str) -> anyhow::Result<String> {
+        let answer = answer(self.http.post(self.url(path))).await?;
+        ensure!(answer.status == 200, "POST {path} gave {answer:?}");
+        Ok(answer.body)
+    }
+
+    async fn operate(&self, method: reqwest::Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = self.http.request(method, self.url(path)).bearer_auth(&self.operator).json(body);
+        let answer = answer(request).await?;
+        ensure!((200..300).contains(&answer.status), "{path} gave {answer:?}");
+        Ok(serde_json::from_str(&answer.body)?)
+    }
+
+    /// What the database calls itself.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn database_version(&self) -> anyhow::Result<String> {
+        let mut sql = MySqlConnection::connect(&self.services.database_url).await?;
+        let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut sql).await?;
+        sql.close().await?;
+        Ok(format!("{:?} {version}", self.services.engine))
+    }
+
+    /// The version of Redis.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub async fn redis_version(&self) -> anyhow::Result<String> {
+        self.redis_info("server", "redis_version").await
+    }
+
+    /// A field of `INFO`.
+    ///
+    /// # Errors
+    /// Where there is no such field.
+    pub async fn redis_info(&self, section: &str, field: &str) -> anyhow::Result<String> {
+        let text: String = self.redis.custom(command("INFO"), vec![section]).await?;
+        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.map(|value| value.trim().to_owned()).with_context(|| format!("Redis tells no {field}"))
+    }
+}
+
+/// A command by its name, for what the library's selected features leave out.
+pub fn command(name: &'static str) -> fred::types::CustomCommand {
+    fred::types::CustomCommand::new_static(name, None::<u16>, false)
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+    let response = request.send().await?;
+    let status = response.status().as_u16();
+    let mut headers: Vec<String> = response.headers().keys().map(|name| name.as_str().to_owned()).collect();
+    headers.sort();
+    Ok(Answer { status, headers, body: response.text().await? })
+}
+
+/// Folders of runs that were killed. Their servers ended with them.
+fn remove_leftovers() -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(FOLDER).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|pid| pid.parse::<u32>().is_ok()) && !PathBuf::from("/proc").join(&name).exists() {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
