@@ -1,6 +1,7 @@
 //! Keeping lines moving: rereading rules, ticks, the draw, checkpoints, the ceiling.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::domain::InCharge;
@@ -181,7 +182,8 @@ impl Queue {
             let is_known = is_fresh && known.serving >= snapshot.serving && known.issued >= snapshot.issued;
             ((sale.concert, state.epoch, snapshot.serving, snapshot.issued), is_known)
         });
-        if is_known {
+        // An instance that does not reach the line's store must not say that somebody does.
+        if is_known || !sale.has_answered.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         self.parts
