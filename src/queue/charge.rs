@@ -92,6 +92,7 @@ impl Queue {
     /// The line's store has answered. While that is MySQL, Redis gets the line back once it answers again for a while.
     pub(super) async fn store_answered(&self, sale: &Sale, in_charge: InCharge) {
         *lock(&sale.troubled_since) = None;
+        sale.has_answered.store(true, Ordering::Relaxed);
         self.is_cut_off.store(false, Ordering::Relaxed);
         if in_charge == InCharge::Usual {
             return;

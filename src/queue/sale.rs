@@ -1,5 +1,6 @@
 //! One sale's line as an instance keeps it in memory: enough to answer whoever waits.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -146,6 +147,8 @@ pub struct Sale {
     joins: Mutex<Joins>,
     /// Since when this instance does not reach the line's store.
     pub(super) troubled_since: Mutex<Option<Instant>>,
+    /// Whether the line's store has answered a tick since the last checkpoint.
+    pub(super) has_answered: AtomicBool,
     /// Since when Redis answers again, while MySQL keeps the line.
     pub(super) redis_back: Mutex<Option<Instant>>,
     state: RwLock<State>,
@@ -173,6 +176,7 @@ impl Sale {
             settings: settings.clone(),
             joins: Mutex::default(),
             troubled_since: Mutex::default(),
+            has_answered: AtomicBool::default(),
             redis_back: Mutex::default(),
             state: RwLock::new(State::new(concert.hours(), row, draw, settings)),
         }

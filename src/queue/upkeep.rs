@@ -1,5 +1,6 @@
 //! Keeping lines moving: rereading rules, ticks, the draw, checkpoints, the ceiling.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -183,7 +184,8 @@ impl Queue {
             let is_known = is_fresh && known.serving >= snapshot.serving && known.issued >= snapshot.issued;
             ((sale.concert, state.epoch, snapshot.serving, snapshot.issued), is_known)
         });
-        if is_known {
+        // An instance that does not reach the line's store must not say that somebody does.
+        if is_known || !sale.has_answered.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         self.parts
