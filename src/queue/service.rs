@@ -24,8 +24,8 @@ use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
 use crate::platform::token::{KeyRing, Sealer};
 
-/// How often a cold line is rebuilt and asked again within one request.
-const COLD_RETRIES: usize = 6;
+/// How often a cold line is rebuilt and asked again within one request; five times it may wait for another to rebuild it.
+const COLD_RETRIES: usize = 8;
 
 /// What the services are built from.
 #[derive(Clone)]
