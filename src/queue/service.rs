@@ -26,7 +26,7 @@ use crate::platform::redis::Redis;
 use crate::platform::token::{KeyRing, Sealer};
 
 /// How often a cold line is rebuilt and asked again within one request.
-const COLD_RETRIES: usize = 6;
+const COLD_RETRIES: usize = 8;
 
 /// A place as its holder sees it.
 #[derive(Clone, Debug)]
