@@ -244,7 +244,9 @@ mod tests {
     #[test]
     fn a_window_is_told_in_eighths() {
         let ages = [(1000, 0), (1124, 0), (1125, 1), (1999, 7), (2000, 7), (5000, 7), (0, 0)];
-        ages.into_iter().for_each(|(now, expected)| assert_eq!(eighth(now, 2000, 1000), expected, "at {now}"));
+        for (now, expected) in ages {
+            assert_eq!(eighth(now, 2000, 1000), expected, "at {now}");
+        }
     }
 
     #[test]

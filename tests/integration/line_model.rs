@@ -140,9 +140,9 @@ impl Run {
                 self.model.now += 2 * steps;
                 let by = 2 * HALF_STEP * u32::try_from(steps.unsigned_abs()).expect("small");
                 if steps > 0 {
-                    self.line.advance(by)
+                    self.line.advance(by);
                 } else {
-                    self.line.shelf.world.rewind(by)
+                    self.line.shelf.world.rewind(by);
                 }
                 Ok(())
             }
@@ -279,7 +279,7 @@ impl Run {
     /// Gaps behind a lobby of this size, as they are written.
     fn gaps(&self, size: u64) -> String {
         let behind = self.lost.iter().map(|(from, below)| ((*from).max(size), *below)).filter(|gap| gap.0 < gap.1);
-        behind.map(|(from, below)| format!("{from}-{below},")).collect()
+        behind.map(|(from, below)| format!("{from}-{below}")).chain([String::new()]).collect::<Vec<_>>().join(",")
     }
 
     async fn lose(&mut self, is_wiped: bool, forgotten: u64) -> Result<(), TestCaseError> {

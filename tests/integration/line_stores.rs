@@ -255,7 +255,8 @@ async fn nobody_is_called_where_nobody_can_be_served() {
         line.rules.max_active = 100;
         assert_eq!(line.serving().await, 10);
         assert_eq!(line.tick().await.snapshot.bound, Bound::Nobody);
-        assert_eq!(line.tick_with(|tick| tick.latency = Latency::Over).await.snapshot.pace, 700.0);
+        let slowed = line.tick_with(|tick| tick.latency = Latency::Over).await.snapshot.pace;
+        assert!((699.9..700.1).contains(&slowed), "{slowed}");
     })
     .await;
 }
@@ -283,7 +284,7 @@ async fn latency_slows_the_pace_and_time_gives_it_back() {
         let half = line.tick_with(|tick| tick.latency = Latency::Within).await.snapshot.pace;
         assert!((83.0..90.0).contains(&half), "{half}");
         line.advance(SECOND * 15);
-        assert_eq!(line.tick().await.snapshot.pace, 100.0);
+        assert!(line.tick().await.snapshot.pace > 99.99);
     })
     .await;
 }

@@ -210,11 +210,12 @@ impl Model {
     pub fn leave(&mut self, arrival: u64, is_finished: bool) -> Standing {
         let standing = self.standing(arrival);
         match standing {
-            Standing::Lobby | Standing::Waiting => drop(self.marks.insert(arrival, Mark::Left)),
             Standing::Called | Standing::Admitted if is_finished => {
                 self.marks.insert(arrival, Mark::Finished);
             }
-            Standing::Called => drop(self.marks.insert(arrival, Mark::Left)),
+            Standing::Lobby | Standing::Waiting | Standing::Called => {
+                self.marks.insert(arrival, Mark::Left);
+            }
             _ => {}
         }
         // Before the draw the answer is the same however often a place is given up.
