@@ -26,6 +26,12 @@ test-mariadb: ## run the tests that touch SQL on MariaDB
 	scripts/setup.sh mariadb
 	scripts/test.sh --engine mariadb $(ARGS)
 
+.PHONY: test-crowd
+test-crowd: ## lobby, draw and waiting with 100,000 buyers (CROWD=), in a release build
+	scripts/setup.sh test
+	FRONTROW_CROWD=$(or $(CROWD),100000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --release --test integration \
+	  -- --nocapture lobby::a_large_lobby waiting::waiting_costs
+
 .PHONY: test-upgrade
 test-upgrade: ## upgrade a serving fleet of the previous version (ENGINE=mysql or mariadb)
 	scripts/setup.sh $(if $(filter mariadb,$(ENGINE)),mariadb,test)
