@@ -108,6 +108,11 @@ pub fn jobs(state: &State) -> Jobs {
             600,
             deletions(state, |state| Box::pin(async move { state.queue.tidy_ranks(DELETE_ROWS).await })),
         )
+        .every(
+            "queue.tidy_places",
+            600,
+            deletions(state, |state| Box::pin(async move { state.queue.tidy_places(DELETE_ROWS).await })),
+        )
         .every(accounts::jobs::PURGE, accounts::jobs::PURGE_EVERY_SECS, accounts::jobs::purge(state.accounts.clone()))
 }
 

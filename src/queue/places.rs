@@ -13,6 +13,9 @@ const WAITING_MAX: usize = 50_000;
 /// Places copied by one statement.
 const BATCH_MAX: usize = 500;
 
+/// Lines that are over and looked at by one call.
+const OVER_MAX: usize = 100;
+
 /// Places that wait to be copied.
 #[derive(Debug, Default)]
 pub(super) struct Copying(Mutex<VecDeque<PlaceRow>>);
@@ -66,6 +69,28 @@ impl Queue {
                 return Err(problem);
             }
         }
+    }
+}
+
+impl Queue {
+    /// Deletes up to `limit` places of lines that are long over, and says how many.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn tidy_places(&self, limit: u32) -> Result<u64, Problem> {
+        let (limit, mut deleted) = (u64::from(limit), 0);
+        for _ in 0..OVER_MAX {
+            let delete = self
+                .parts
+                .db
+                .in_tx("queue.tidy_places", limit - deleted, |conn, limit| Box::pin(places::delete_old(conn, *limit)));
+            let Some(more) = delete.await? else { break };
+            deleted += more;
+            if deleted >= limit {
+                break;
+            }
+        }
+        Ok(deleted)
     }
 }
 

@@ -183,3 +183,28 @@ async fn a_house_stays_full_though_most_do_not_come() {
     drop(state);
     world.end(Vec::new()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_of_places_are_forgotten_a_week_after_the_line() {
+    let world = World::new().await;
+    let rules = json!({"admit_per_second": 1, "max_active": 1, "claim_secs": 60, "session_secs": 600});
+    let (state, concert) = quiet_sale(&world, rules).await;
+    let queue = &state.queue;
+    let sale = queue.get_sale(concert).await.expect("the sale");
+    queue.tick(&sale).await.expect("the line");
+    join(&state, concert, 12).await;
+    queue.copy_places().await.expect("copies");
+    queue.tick(&sale).await.expect("the line");
+    queue.checkpoint(&sale).await.expect("a checkpoint");
+    let copies = async || -> i64 {
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM queue_places");
+        count.fetch_one(&mut world.sql().await).await.expect("a count")
+    };
+    assert_eq!((queue.tidy_places(5).await.expect("tidying"), copies().await), (0, 12));
+    world.advance(Duration::from_hours(24 * 7 + 1));
+    assert_eq!((queue.tidy_places(5).await.expect("tidying"), copies().await), (5, 7));
+    assert_eq!((queue.tidy_places(50).await.expect("tidying"), copies().await), (7, 0));
+    assert_eq!(queue.tidy_places(50).await.expect("tidying"), 0);
+    drop(state);
+    world.end(Vec::new()).await;
+}

@@ -18,6 +18,11 @@ const FIND_NEWEST_OF: &str = "SELECT p.arrival, (p.has_left = 1 OR (s.id IS NOT 
 const LIST_LEFT: &str = "SELECT arrival FROM queue_places WHERE concert_id = ? AND has_left = 1 AND arrival >= ? \
      ORDER BY arrival LIMIT ?";
 
+const FIND_OVER: &str = "SELECT concert_id FROM queue_sales WHERE is_tidy = 0 \
+     AND checkpointed_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 7 DAY ORDER BY checkpointed_at LIMIT 1";
+const DELETE_PLACES: &str = "DELETE FROM queue_places WHERE concert_id = ? ORDER BY arrival LIMIT ?";
+const MARK_TIDY: &str = "UPDATE queue_sales SET is_tidy = 1 WHERE concert_id = ?";
+
 /// A place to be copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlaceRow {
@@ -69,4 +74,17 @@ pub(crate) async fn list_left(
     limit: usize,
 ) -> Result<Vec<u64>, Problem> {
     Ok(sqlx::query_scalar(LIST_LEFT).bind(concert).bind(from).bind(limit as u64).fetch_all(conn.sql()).await?)
+}
+
+/// Deletes up to `limit` places of a line that nobody has moved for a week, and marks the sale once there are none left. Gives
+/// how many, or nothing where no such line is left.
+pub(crate) async fn delete_old(conn: &mut Conn, limit: u64) -> Result<Option<u64>, Problem> {
+    let offset = conn.offset_micros();
+    let found: Option<ConcertId> = sqlx::query_scalar(FIND_OVER).bind(offset).fetch_optional(conn.sql()).await?;
+    let Some(concert) = found else { return Ok(None) };
+    let deleted = sqlx::query(DELETE_PLACES).bind(concert).bind(limit).execute(conn.sql()).await?.rows_affected();
+    if deleted < limit {
+        sqlx::query(MARK_TIDY).bind(concert).execute(conn.sql()).await?;
+    }
+    Ok(Some(deleted))
 }
