@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::domain::{Phase, Rules};
+use super::domain::{Bound, InCharge, Phase, Rules};
 use super::operators::RulesChange;
 use super::sale;
 use super::service::Queue;
@@ -100,8 +100,18 @@ struct LineView {
     called: u64,
     /// Buyers inside.
     active: u64,
+    /// Those among them who asked while all slots were taken.
+    present: u64,
     /// Seats neither sold nor held; null while unknown.
     seats_left: Option<u64>,
+    /// Who keeps the line.
+    store: InCharge,
+    /// What holds admission back.
+    bound_by: Bound,
+    /// Ranks called per second at most, after what the latency of holds and payments allows.
+    pace_per_second: f64,
+    /// The share of those called lately who did not come.
+    no_show_share: f64,
 }
 
 impl LineView {
@@ -117,7 +127,12 @@ impl LineView {
             waiting: state.snapshot.waiting(),
             called: state.snapshot.called,
             active: state.snapshot.active,
+            present: state.snapshot.present,
             seats_left: state.supply.map(|supply| supply.available),
+            store: state.in_charge,
+            bound_by: state.snapshot.bound,
+            pace_per_second: state.snapshot.pace,
+            no_show_share: state.snapshot.no_show,
         }
     }
 }

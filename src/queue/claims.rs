@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use rand::Rng as _;
-
 use super::domain::{NOT_CALLED, PassId, Standing, TICKET_LAPSED, Ticket};
 use super::line::Claimed;
 use super::pass::{self, Elsewhere, Pass};
@@ -74,8 +72,7 @@ impl Queue {
             Some(0) => Standing::Called,
             Some(_) => Standing::Waiting,
         };
-        let spread = rand::rng().random_range(0.0..1.0);
-        let after = sale.poll_after_ms(standing, ahead.unwrap_or(0), self.now(), spread);
+        let after = sale.poll_after_ms(standing, ahead.unwrap_or(0), self.now());
         Problem::new(&NOT_CALLED).with("ahead", ahead).with("poll_after_ms", after)
     }
 

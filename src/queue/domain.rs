@@ -10,7 +10,7 @@ use crate::catalog::ConcertId;
 use crate::catalog::domain::Hours;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::Code;
-use crate::platform::token::{Reader, Sealer};
+use crate::platform::token::Sealer;
 
 crate::id_types! {
     /// A pass: one stay inside.
@@ -83,6 +83,27 @@ pub struct Supply {
 pub trait SeatSupply: Send + Sync {
     /// The concert's supply, or nothing where it is not known right now.
     fn supply(&self, concert: ConcertId) -> BoxFuture<'_, Option<Supply>>;
+}
+
+/// A place as its holder sees it.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where it stands.
+    pub standing: Standing,
+    /// The arrival index.
+    pub arrival: u64,
+    /// The rank, unknown in the lobby.
+    pub rank: Option<u64>,
+    /// How many ranks come first, unknown in the lobby.
+    pub ahead: Option<u64>,
+    /// Seconds until the call, estimated from the rate.
+    pub eta_seconds: Option<u64>,
+    /// When to ask again.
+    pub poll_after_ms: u64,
+    /// When the ticket ends.
+    pub expires_at: Timestamp,
+    /// Until when a called rank may claim.
+    pub claim_by: Option<Timestamp>,
 }
 
 /// Who keeps a line.
@@ -225,10 +246,10 @@ impl Ticket {
     /// Opens one of this sale's tickets that has not expired.
     #[must_use]
     pub fn open(text: &str, sealer: &Sealer, now: Timestamp) -> Option<Self> {
-        let payload = sealer.open(text)?;
-        let mut reader = Reader::new(&payload);
-        let ticket = Self { user: UserId(reader.uuid()?), arrival: reader.u64()?, expires_at: reader.time()? };
-        (reader.is_done() && now < ticket.expires_at).then_some(ticket)
+        let ticket = sealer.read(text, |reader| {
+            Some(Self { user: UserId(reader.uuid()?), arrival: reader.u64()?, expires_at: reader.time()? })
+        })?;
+        (now < ticket.expires_at).then_some(ticket)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Places taken and given up.
 
-use super::domain::{BOOKING_CLOSED, Phase, QUEUE_NOT_OPEN, SOLD_OUT, Standing, Ticket};
+use super::domain::{BOOKING_CLOSED, Phase, Place, QUEUE_NOT_OPEN, SOLD_OUT, Standing, Ticket};
 use super::line::{End, Join, Joined, Left};
 use super::metrics;
 use super::pass;
 use super::sale::Sale;
-use super::service::{Place, Queue};
+use super::service::Queue;
 use super::store::places::{self, PlaceRow};
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;

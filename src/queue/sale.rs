@@ -4,9 +4,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use rand::Rng as _;
+
 use super::board::Board;
 use super::channel::Channel;
-use super::domain::{InCharge, Phase, Rules, Settings, Snapshot, Standing, Supply};
+use super::domain::{InCharge, Phase, Place, Rules, Settings, Snapshot, Standing, Supply, Ticket};
 use super::draw::Permutation;
 use super::eta::CallLog;
 use super::gaps::Gaps;
@@ -83,6 +85,14 @@ impl State {
     #[must_use]
     pub fn refusal(&self, now: Timestamp) -> Option<&'static Code> {
         self.rules.refusal(self.phase(now))
+    }
+
+    /// Whether the place was given up before its call.
+    pub(super) fn is_gone(&self, spot: Spot) -> bool {
+        match spot.rank {
+            Some(rank) => self.snapshot.gone.contains(&rank),
+            None => self.snapshot.gone_early.contains(&spot.arrival),
+        }
     }
 
     /// How many must be called before `rank` is: without ranks that nobody has, which are skipped in one step.
@@ -273,9 +283,36 @@ impl Sale {
         self.change(|state| state.closed_lobby = None);
     }
 
+    /// A place as its holder sees it: where it stands, until when, and the rank where that is known.
+    pub(super) fn place(
+        &self,
+        state: &State,
+        ticket: &Ticket,
+        (standing, claim_by): (Standing, Option<Timestamp>),
+        rank: Option<u64>,
+        now: Timestamp,
+    ) -> Place {
+        let before = rank.map(|rank| state.called_before(rank));
+        Place {
+            standing,
+            arrival: ticket.arrival,
+            rank,
+            ahead: rank.map(|rank| rank.saturating_sub(state.snapshot.serving)),
+            eta_seconds: before.map(|before| state.calls.eta_seconds(before, &state.rules)),
+            poll_after_ms: self.pause(state, standing, before.unwrap_or(0), now),
+            expires_at: ticket.expires_at,
+            claim_by: claim_by.filter(|_| standing == Standing::Called),
+        }
+    }
+
     /// When whoever stands there, with so many to be called before, should ask again.
-    pub fn poll_after_ms(&self, standing: Standing, before: u64, now: Timestamp, spread: f64) -> u64 {
-        self.view(|state| match standing {
+    pub fn poll_after_ms(&self, standing: Standing, before: u64, now: Timestamp) -> u64 {
+        self.view(|state| self.pause(state, standing, before, now))
+    }
+
+    fn pause(&self, state: &State, standing: Standing, before: u64, now: Timestamp) -> u64 {
+        let spread = rand::rng().random_range(0.0..1.0);
+        match standing {
             Standing::Lobby => {
                 let (waiting, opens_at) = (state.snapshot.waiting(), state.hours.booking_opens_at);
                 pace::lobby_poll_after_ms(waiting, now, opens_at, &self.settings, spread)
@@ -284,7 +321,7 @@ impl Sale {
             Standing::Called => state.pace.called_after_ms(spread),
             // Nothing more will happen to this place.
             Standing::Admitted | Standing::Lapsed | Standing::Left | Standing::Finished => self.settings.poll_max_ms,
-        })
+        }
     }
 
     /// Counts a place given up on this instance, before the next tick tells.

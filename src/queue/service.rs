@@ -1,12 +1,11 @@
 //! The lines of one instance: finding them, asking them, telling who waits where.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use rand::Rng as _;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::channel::Channels;
-use super::domain::{INVALID_TICKET, InCharge, Phase, Rules, SeatSupply, Settings, Standing, Ticket};
+use super::domain::{INVALID_TICKET, InCharge, Phase, Place, Rules, SeatSupply, Settings, Standing, Ticket};
 use super::draw::Permutation;
 use super::line::{Answer, At, Line, Warm};
 use super::pass::Passes;
@@ -25,29 +24,8 @@ use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
 use crate::platform::token::{KeyRing, Sealer};
 
-/// How often a cold line is rebuilt and asked again within one request.
+/// How often a cold line is rebuilt and asked again within one request; five times it may wait for another to rebuild it.
 const COLD_RETRIES: usize = 8;
-
-/// A place as its holder sees it.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// Where it stands.
-    pub standing: Standing,
-    /// The arrival index.
-    pub arrival: u64,
-    /// The rank, unknown in the lobby.
-    pub rank: Option<u64>,
-    /// How many ranks come first, unknown in the lobby.
-    pub ahead: Option<u64>,
-    /// Seconds until the call, estimated from the rate.
-    pub eta_seconds: Option<u64>,
-    /// When to ask again.
-    pub poll_after_ms: u64,
-    /// When the ticket ends.
-    pub expires_at: Timestamp,
-    /// Until when a called rank may claim.
-    pub claim_by: Option<Timestamp>,
-}
 
 /// What the services are built from.
 #[derive(Clone)]
@@ -88,6 +66,8 @@ pub struct Queue {
     pub(super) copying: Copying,
     pub(super) channels: Channels,
     pub(super) sales: moka::future::Cache<ConcertId, Arc<Sale>>,
+    /// Those that are ticked: they are asked for all the time.
+    pub(super) live: RwLock<HashMap<ConcertId, Arc<Sale>>>,
     /// Whether others reach a Redis that this instance does not.
     pub(super) is_cut_off: AtomicBool,
     seeds: Sealer,
@@ -103,6 +83,7 @@ impl Queue {
             passes: Passes::new(&parts.keys),
             copying: Copying::default(),
             sales: moka::future::Cache::new(u64::from(parts.settings.sales_max)),
+            live: RwLock::default(),
             channels: Channels::default(),
             is_cut_off: AtomicBool::new(false),
             seeds: seed_sealer(&parts.keys),
@@ -122,11 +103,18 @@ impl Queue {
         self.parts.clock.now()
     }
 
+    fn live_sale(&self, concert: ConcertId) -> Option<Arc<Sale>> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).get(&concert).cloned()
+    }
+
     /// The sale's line on this instance.
     ///
     /// # Errors
     /// 404 where there is no such concert.
     pub async fn get_sale(&self, concert: ConcertId) -> Result<Arc<Sale>, Problem> {
+        if let Some(sale) = self.live_sale(concert) {
+            return Ok(sale);
+        }
         if let Some(sale) = self.sales.get(&concert).await {
             return Ok(sale);
         }
@@ -190,39 +178,39 @@ impl Queue {
         ticket.filter(|ticket| user.is_none_or(|user| user == ticket.user)).ok_or_else(|| Problem::new(&INVALID_TICKET))
     }
 
-    /// While the rank waits, this reads memory only.
-    pub(super) async fn place_of(&self, sale: &Sale, ticket: &Ticket) -> Result<Place, Problem> {
+    /// Where the holder of `ticket` stands, as far as memory tells: while the rank waits. Nothing where a store must be asked.
+    #[must_use]
+    pub fn find_waiting_place(&self, concert: ConcertId, ticket: Option<&str>) -> Option<Place> {
+        let sale = self.live_sale(concert)?;
+        let ticket = self.open_ticket(&sale, ticket, None).ok()?;
+        self.waiting_place(&sale, &ticket)
+    }
+
+    fn waiting_place(&self, sale: &Sale, ticket: &Ticket) -> Option<Place> {
         let now = self.now();
         let spot = sale.spot(ticket.arrival);
-        let (phase, serving, rules, is_gone) = sale.view(|state| {
-            let snapshot = &state.snapshot;
-            let is_gone = match spot.rank {
-                Some(rank) => snapshot.gone.contains(&rank),
-                None => snapshot.gone_early.contains(&spot.arrival),
+        sale.view(|state| {
+            let is_lobby = spot.rank.is_none() || state.phase(now) == Phase::Lobby;
+            let standing = match spot.rank {
+                _ if state.is_gone(spot) => Standing::Left,
+                Some(rank) if rank < state.snapshot.serving => return None,
+                _ if is_lobby => Standing::Lobby,
+                _ => Standing::Waiting,
             };
-            (state.phase(now), snapshot.serving, state.rules, is_gone)
-        });
-        let (standing, claim_by) = match spot.rank {
-            _ if is_gone => (Standing::Left, None),
-            None => (Standing::Lobby, None),
-            Some(rank) if rank < serving => self.look(sale, rank, &rules).await?,
-            Some(_) if phase == Phase::Lobby => (Standing::Lobby, None),
-            Some(_) => (Standing::Waiting, None),
-        };
-        let rank = spot.rank.filter(|_| !matches!(phase, Phase::Lobby) && standing != Standing::Lobby);
-        let ahead = rank.map(|rank| rank.saturating_sub(serving));
-        let before = rank.map(|rank| sale.view(|state| state.called_before(rank)));
-        let spread = rand::rng().random_range(0.0..1.0);
-        Ok(Place {
-            standing,
-            arrival: ticket.arrival,
-            rank,
-            ahead,
-            eta_seconds: before.map(|before| sale.view(|state| state.calls.eta_seconds(before, &state.rules))),
-            poll_after_ms: sale.poll_after_ms(standing, before.unwrap_or(0), now, spread),
-            expires_at: ticket.expires_at,
-            claim_by: claim_by.filter(|_| standing == Standing::Called),
+            let rank = spot.rank.filter(|_| !is_lobby);
+            Some(sale.place(state, ticket, (standing, None), rank, now))
         })
+    }
+
+    pub(super) async fn place_of(&self, sale: &Sale, ticket: &Ticket) -> Result<Place, Problem> {
+        if let Some(place) = self.waiting_place(sale, ticket) {
+            return Ok(place);
+        }
+        let Some(rank) = sale.spot(ticket.arrival).rank else { return Err(Problem::new(&codes::UNAVAILABLE)) };
+        let rules = sale.view(|state| state.rules);
+        let stands = self.look(sale, rank, &rules).await?;
+        let now = self.now();
+        Ok(sale.view(|state| sale.place(state, ticket, stands, Some(rank), now)))
     }
 
     async fn look(&self, sale: &Sale, rank: u64, rules: &Rules) -> Result<(Standing, Option<Timestamp>), Problem> {

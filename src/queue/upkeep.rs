@@ -1,7 +1,7 @@
 //! Keeping lines moving: rereading rules, ticks, the draw, checkpoints, the ceiling.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::domain::InCharge;
@@ -45,6 +45,8 @@ impl Queue {
             sale.refresh(facts.hours, &row, self.new_draw(&sale, &row)?);
             live.push(sale);
         }
+        let kept = live.iter().map(|sale: &Arc<Sale>| (sale.concert, sale.clone())).collect();
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = kept;
         // What is not live is not kept up to date either: it is read again now and then.
         let is_old = |sale: &Sale| sale.loaded_at.elapsed() > IDLE_MAX_AGE;
         let idle = self.sales.iter().filter(|(id, sale)| !ids.contains(id) && is_old(sale));

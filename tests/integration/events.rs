@@ -130,7 +130,12 @@ async fn a_listener_too_many_is_refused_until_there_is_a_place() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_does_not_read_is_dropped_and_the_others_go_on() {
-    let settings = [("FRONTROW__HTTP__WRITE_TIMEOUT_SECS", "1"), ("FRONTROW__QUEUE__MISSED_EVENTS_MAX", "2")];
+    // No tick comes between: what happens in the line, the test says.
+    let settings = [
+        ("FRONTROW__HTTP__WRITE_TIMEOUT_SECS", "1"),
+        ("FRONTROW__QUEUE__MISSED_EVENTS_MAX", "2"),
+        ("FRONTROW__QUEUE__TICK_MS", "3600000"),
+    ];
     let (world, one, api, sale) = world(&settings).await;
     let mut good = listen(&api, &sale).await;
     let mut slow = Wire::narrow(&one.base, 4096).await;
@@ -142,7 +147,7 @@ async fn who_does_not_read_is_dropped_and_the_others_go_on() {
     // An empty line is nothing to a server, as long as there is one.
     while slow.send("\r\n").await {
         issued += 1;
-        world.advance(Duration::from_millis(2));
+        world.advance(Duration::from_secs(1));
         line.mark_issued(issued);
         line.publish(one.state.clock.now());
         good.event_with(|data| data["issued"].as_u64() >= Some(issued)).await;
@@ -150,10 +155,10 @@ async fn who_does_not_read_is_dropped_and_the_others_go_on() {
     }
     assert!(issued > 1_000_000 + 10, "dropped after {issued}, before it could have missed anything");
     eventually("the drop to be counted", || async { (api.metric(dropped).await > before).then_some(()) }).await;
-    world.advance(Duration::from_millis(2));
+    world.advance(Duration::from_secs(1));
     line.mark_issued(2_000_000);
     line.publish(one.state.clock.now());
-    good.event_with(|data| data["issued"] == 2_000_000).await;
+    good.event_with(|data| data["issued"].as_u64() > Some(2_000_000)).await;
     world.end(vec![one]).await;
 }
 

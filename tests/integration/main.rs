@@ -5,6 +5,7 @@
 mod support;
 
 mod accept_loop;
+mod admission;
 mod audit;
 mod availability;
 mod cancellation;

@@ -464,7 +464,8 @@ async fn what_is_refused_is_not_in_the_log() {
     let line = theatre.look(&theatre.api).await;
     let members =
         ["concert_id", "phase", "rules", "epoch", "issued", "ceiling", "serving", "waiting", "called", "active"];
-    assert_members(&line, &[&members[..], &["seats_left"]].concat());
+    let pace = ["present", "seats_left", "store", "bound_by", "pace_per_second", "no_show_share"];
+    assert_members(&line, &[&members[..], &pace].concat());
     assert_eq!((&line["rules"]["joins_closed"], &line["rules"]["stopped"]), (&json!(false), &json!(false)));
     theatre.close().await;
 }

@@ -51,14 +51,17 @@ impl Listener {
         }
     }
 
-    /// The next event of which this is true.
+    /// The next event of which this is true. Heartbeats alone are not waited for without end.
     pub async fn event_with(&mut self, is_wanted: impl Fn(&Value) -> bool) -> Frame {
-        loop {
-            let event = self.event().await.expect("an event before the end");
-            if is_wanted(&event.data()) {
-                return event;
+        let wanted = async {
+            loop {
+                let event = self.event().await.expect("an event before the end");
+                if is_wanted(&event.data()) {
+                    return event;
+                }
             }
-        }
+        };
+        tokio::time::timeout(PATIENCE, wanted).await.expect("waited too long for an event")
     }
 }
 
