@@ -90,6 +90,8 @@ struct Run {
     serving: u64,
     /// The ends of slots as they were told.
     inside: HashMap<u64, Timestamp>,
+    /// The latest instant so far: a stay that was over then stays over, though the clock goes back.
+    latest: Timestamp,
     seen: Seen,
 }
 
@@ -105,6 +107,7 @@ impl Run {
         line.ceiling = 0;
         line.rules.max_active = 2;
         line.rules.admit_per_second = 1_000_000;
+        let latest = line.now();
         let is_redis = store == InCharge::Usual;
         let habits = Habits { claims_sweep: is_redis, remembers: is_redis };
         Self {
@@ -117,6 +120,7 @@ impl Run {
             issued: HashSet::new(),
             serving: 0,
             inside: HashMap::new(),
+            latest,
             seen: Seen::default(),
         }
     }
@@ -160,6 +164,7 @@ impl Run {
                 } else {
                     self.line.shelf.world.rewind(by);
                 }
+                self.latest = self.latest.max(self.line.now());
                 Ok(())
             }
             Act::Cap(cap) => {
@@ -227,8 +232,8 @@ impl Run {
         };
         self.seen.note(what, 1);
         if let Claimed::Admitted(until) = claimed {
-            let now = self.line.now();
-            self.inside.retain(|_, until| *until > now);
+            let latest = self.latest.max(self.line.now());
+            self.inside.retain(|_, until| *until > latest);
             let before = self.inside.insert(arrival, until);
             prop_assert!(before.is_none_or(|before| before == until), "another slot for the same place");
             prop_assert!(before.is_some() || self.inside.len() <= cap as usize, "{} inside", self.inside.len());
