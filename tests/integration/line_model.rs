@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use frontrow::accounts::UserId;
@@ -36,7 +37,10 @@ const HALF_STEP_SECS: u32 = 500;
 enum Act {
     Join(usize),
     Look(usize),
+    /// By any user, called or not.
     Claim(usize),
+    /// By one of those called.
+    ClaimCalled(usize),
     Leave(usize),
     /// MySQL has ended the stay of one of those inside.
     Finish(usize),
@@ -59,11 +63,12 @@ fn act() -> impl Strategy<Value = (Act, bool)> {
     let act = prop_oneof![
         8 => user().prop_map(Act::Join),
         4 => user().prop_map(Act::Look),
-        8 => user().prop_map(Act::Claim),
+        2 => user().prop_map(Act::Claim),
+        12 => user().prop_map(Act::ClaimCalled),
         3 => user().prop_map(Act::Leave),
         3 => user().prop_map(Act::Finish),
         8 => (0_u32..5, prop::bool::weighted(0.15)).prop_map(|(most, is_paused)| Act::Tick { most, is_paused }),
-        4 => (1_i64..4).prop_map(Act::Move),
+        3 => (1_i64..4).prop_map(Act::Move),
         1 => (-2_i64..0).prop_map(Act::Move),
         1 => (1_u32..4).prop_map(Act::Cap),
         2 => Just(Act::Draw),
@@ -85,6 +90,9 @@ struct Run {
     serving: u64,
     /// The ends of slots as they were told.
     inside: HashMap<u64, Timestamp>,
+    /// The latest instant so far: a stay that was over then stays over, though the clock goes back.
+    latest: Timestamp,
+    seen: Seen,
 }
 
 impl Run {
@@ -99,6 +107,7 @@ impl Run {
         line.ceiling = 0;
         line.rules.max_active = 2;
         line.rules.admit_per_second = 1_000_000;
+        let latest = line.now();
         let is_redis = store == InCharge::Usual;
         let habits = Habits { claims_sweep: is_redis, remembers: is_redis };
         Self {
@@ -111,6 +120,8 @@ impl Run {
             issued: HashSet::new(),
             serving: 0,
             inside: HashMap::new(),
+            latest,
+            seen: Seen::default(),
         }
     }
 
@@ -123,6 +134,15 @@ impl Run {
             Act::Join(user) => self.join(user).await,
             Act::Look(user) => self.look(user).await,
             Act::Claim(user) => self.claim(user).await,
+            Act::ClaimCalled(which) => {
+                let places = self.model.user_places().into_iter();
+                let is_called = |(arrival, _): &(u64, usize)| self.model.standing(*arrival) == Standing::Called;
+                let called: Vec<usize> = places.filter(is_called).map(|(_, user)| user).collect();
+                match called.get(which % called.len().max(1)) {
+                    Some(user) => self.claim(*user).await,
+                    None => Ok(()),
+                }
+            }
             Act::Leave(user) => match self.model.newest(user) {
                 Some(arrival) => self.leave(arrival, End::Left).await,
                 None => Ok(()),
@@ -144,6 +164,7 @@ impl Run {
                 } else {
                     self.line.shelf.world.rewind(by);
                 }
+                self.latest = self.latest.max(self.line.now());
                 Ok(())
             }
             Act::Cap(cap) => {
@@ -178,6 +199,7 @@ impl Run {
         };
         let (arrival, is_new) = self.model.join(user);
         prop_assert_eq!(joined, if is_new { Joined::New(arrival) } else { Joined::Same(arrival) });
+        self.seen.note(SAME, u64::from(!is_new));
         prop_assert!(!is_new || self.issued.insert(arrival), "{} was issued before", arrival);
         Ok(())
     }
@@ -203,12 +225,19 @@ impl Run {
             Claimed::Refused(standing) => Claim::Refused(standing),
         };
         prop_assert_eq!(was, expected, "rank {}", rank);
+        let what = match was {
+            Claim::Admitted => ADMITTED,
+            Claim::Full => FULL,
+            Claim::Refused(_) => REFUSED,
+        };
+        self.seen.note(what, 1);
         if let Claimed::Admitted(until) = claimed {
-            let now = self.line.now();
-            self.inside.retain(|_, until| *until > now);
+            let latest = self.latest.max(self.line.now());
             let before = self.inside.insert(arrival, until);
-            prop_assert!(before.is_none_or(|before| before == until), "another slot for the same place");
-            prop_assert!(before.is_some() || self.inside.len() <= cap as usize, "{} inside", self.inside.len());
+            let is_same = |before: Timestamp| before == until || before <= latest;
+            prop_assert!(before.is_none_or(is_same), "another slot for the same place");
+            let inside = self.inside.values().filter(|until| **until > latest).count();
+            prop_assert!(before == Some(until) || inside <= cap as usize, "{} inside", inside);
         }
         Ok(())
     }
@@ -235,6 +264,7 @@ impl Run {
             .await;
         self.model.tick(most.into(), is_paused);
         let (seen, model) = (&ticked.snapshot, &self.model);
+        self.seen.note(CALLED, seen.serving - self.serving.min(seen.serving));
         prop_assert!(seen.serving >= self.serving, "calls were taken back: {} after {}", seen.serving, self.serving);
         self.serving = seen.serving;
         prop_assert_eq!(
@@ -294,6 +324,7 @@ impl Run {
             self.lost.push((known, ceiling));
         }
         self.rebuilt_at = ceiling;
+        self.seen.note(LOST, 1);
         let inside = self.model.inside();
         self.model.rebuilt(is_wiped, ceiling, &self.lost);
         let told = |(arrival, _): &(u64, i64)| Some((self.model.rank(*arrival)?, self.inside[arrival]));
@@ -339,9 +370,18 @@ async fn try_case(
     shelf: &Arc<Shelf>,
     store: InCharge,
     is_draw: bool,
-    acts: Vec<(Act, bool)>,
+    (is_begun, acts): (bool, Vec<(Act, bool)>),
+    seen: &Seen,
 ) -> Result<(), TestCaseError> {
     let mut run = Run::new(shelf, store, is_draw).await;
+    if is_begun {
+        // The line is open, and some were called.
+        let joins = (0..USERS - 3).map(Act::Join);
+        let opening = [Act::Move(2), Act::Tick { most: 0, is_paused: false }, Act::Draw];
+        for act in joins.chain(opening).chain([Act::Tick { most: 4, is_paused: false }]) {
+            run.act(&act).await?;
+        }
+    }
     for (act, is_repeated) in acts {
         run.act(&act).await?;
         // The answer was lost: whoever asked asks again.
@@ -349,7 +389,30 @@ async fn try_case(
             run.act(&act).await?;
         }
     }
-    run.check_all().await
+    run.check_all().await?;
+    seen.add(&run.seen);
+    Ok(())
+}
+
+/// How often what matters came about: cases in which nothing happens prove nothing.
+#[derive(Debug, Default)]
+struct Seen([AtomicU64; 6]);
+
+const ADMITTED: usize = 0;
+const FULL: usize = 1;
+const REFUSED: usize = 2;
+const SAME: usize = 3;
+const LOST: usize = 4;
+const CALLED: usize = 5;
+
+impl Seen {
+    fn note(&self, what: usize, count: u64) {
+        self.0[what].fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn add(&self, other: &Self) {
+        other.0.iter().enumerate().for_each(|(what, count)| self.note(what, count.load(Ordering::Relaxed)));
+    }
 }
 
 async fn agrees(store: InCharge, is_draw: bool) {
@@ -359,6 +422,7 @@ async fn agrees(store: InCharge, is_draw: bool) {
         RngSeed::Fixed(seed) => seed,
     };
     println!("seed {seed}");
+    let seen = Seen::default();
     let cases = CASES * u32::try_from(rounds()).expect("a number of rounds");
     let config = Config {
         cases,
@@ -367,9 +431,11 @@ async fn agrees(store: InCharge, is_draw: bool) {
         max_shrink_iters: 300,
         ..Config::default()
     };
-    let outcome = TestRunner::new(config).run(&vec(act(), 20..60), |acts| {
-        block_in_place(|| Handle::current().block_on(try_case(&shelf, store, is_draw, acts)))
+    let outcome = TestRunner::new(config).run(&(prop::bool::weighted(0.7), vec(act(), 20..60)), |acts| {
+        block_in_place(|| Handle::current().block_on(try_case(&shelf, store, is_draw, acts, &seen)))
     });
+    println!("admitted, full, refused, same place, lost, called: {seen:?}");
+    assert!(outcome.is_err() || seen.0.iter().all(|count| count.load(Ordering::Relaxed) >= 5), "{seen:?}");
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(reason, acts)) => panic!("{reason}\nwith seed {seed}: {acts:?}"),
