@@ -15,10 +15,15 @@ for i = pairs_from, #ARGV, 2 do
     redis.call('ZADD', gone, redis.call('HINCRBY', head, 'gone_seq', 1), ARGV[i + 1])
   end
 end
--- Ranks are added behind, so those of the lobby come first.
-local left = {}
-for _, member in ipairs(redis.call('ZRANGE', gone, 0, 499)) do
-  if string.sub(member, 1, 1) == 'q' then left[#left + 1] = string.sub(member, 2) end
-end
+-- Those who know the draw leave by rank already, so ranks may stand in between.
+local left, from = {}, 0
+repeat
+  local members = redis.call('ZRANGE', gone, from, from + 499)
+  for _, member in ipairs(members) do
+    if string.sub(member, 1, 1) == 'q' then left[#left + 1] = string.sub(member, 2) end
+  end
+  from = from + 500
+until #members == 0 or #left >= 500
+while #left > 500 do table.remove(left) end
 if #left == 0 then redis.call('HSET', head, 'drawn', ARGV[3], 'gaps', ARGV[4]) end
 return {'ok', left}
