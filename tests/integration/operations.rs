@@ -66,9 +66,9 @@ async fn readiness_tells_each_dependency() {
     let one = world.instance().await;
     let ready = Api::over(&[&one]).get("/readyz").send().await.expect(200);
     assert_members(&ready, &["status", "checks"]);
-    assert_members(&ready["checks"], &["mysql", "redis", "draining"]);
+    assert_members(&ready["checks"], &["mysql", "redis", "queue", "draining"]);
     assert_eq!(ready["status"], "ready");
-    assert_eq!(ready["checks"], json!({"mysql": "ok", "redis": "ok", "draining": false}));
+    assert_eq!(ready["checks"], json!({"mysql": "ok", "redis": "ok", "queue": "ok", "draining": false}));
 
     let alone = world.instance_with(&[("FRONTROW__REDIS__URL", "redis://127.0.0.1:1")]).await;
     let degraded = Api::over(&[&alone]).get("/readyz").send().await.expect(200);
