@@ -25,6 +25,8 @@ use crate::platform::error::{Problem, codes};
 const SILENCE: Duration = Duration::from_secs(3);
 /// The same for a Redis that has been started anew: mostly it is the one that everybody uses.
 const SILENCE_ANEW: Duration = Duration::from_secs(2);
+/// How long an instance must have failed to reach Redis itself before it takes a line from it.
+const TROUBLED_FOR: Duration = Duration::from_secs(1);
 /// How much later than its own first failure another instance's checkpoint must be to prove that others do better.
 const MARGIN: Duration = Duration::from_millis(500);
 /// How long Redis must have answered again before it gets the line back.
@@ -73,7 +75,9 @@ impl Queue {
     /// Redis did not answer a tick: if nobody else reaches it either, MySQL keeps the line.
     pub(super) async fn redis_failed(&self, sale: &Sale, problem: Problem) -> Result<(), Problem> {
         let (seen, is_silent) = sale.view(|state| (state.epoch, state.checkpoint.is_older_than(SILENCE)));
-        if is_silent && self.move_to(sale, seen, InCharge::MySql).await? {
+        // Silence alone may as well be that of a MySQL that stalled, or of a line that is new.
+        let is_troubled = lock(&sale.troubled_since).is_some_and(|since| since.elapsed() >= TROUBLED_FOR);
+        if is_silent && is_troubled && self.move_to(sale, seen, InCharge::MySql).await? {
             return Ok(());
         }
         self.note_trouble(sale);

@@ -54,6 +54,8 @@ pub struct State {
     pub draw: Option<Arc<Draw>>,
     /// The size of a lobby that has closed, until the line knows its ranks.
     pub(super) closed_lobby: Option<u64>,
+    /// When the line's store last answered a tick at this epoch.
+    pub(super) ticked_at: Option<Instant>,
     /// How old the checkpoint in MySQL was when it was last read, and how far it was.
     pub(super) checkpoint: Checkpoint,
     pub(super) gaps: Gaps,
@@ -224,8 +226,12 @@ impl Sale {
     /// Takes over the numbers of a tick at this epoch. `serving` never goes back; places called since are forgotten.
     pub fn apply(&self, epoch: u32, ticked: &Ticked) {
         self.change(|state| {
+            if state.epoch != epoch {
+                return;
+            }
+            state.ticked_at = Some(Instant::now());
             let (known, tick) = (&mut state.snapshot, &ticked.snapshot);
-            if state.epoch != epoch || tick.serving < known.serving {
+            if tick.serving < known.serving {
                 return;
             }
             let (mut gone, mut early) = (std::mem::take(&mut known.gone), std::mem::take(&mut known.gone_early));
@@ -326,6 +332,7 @@ impl State {
             supply: None,
             draw,
             closed_lobby: None,
+            ticked_at: None,
             checkpoint: Checkpoint::of(row),
             gaps: Gaps::parse(&row.gaps),
             calls: CallLog::default(),
@@ -345,6 +352,7 @@ impl State {
         if row.epoch > self.epoch {
             self.epoch = row.epoch;
             self.adopted_at = Some(Instant::now());
+            self.ticked_at = None;
             self.snapshot.gone.clear();
             self.snapshot.gone_early.clear();
             self.snapshot.gone_seq = 0;

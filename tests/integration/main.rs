@@ -29,6 +29,7 @@ mod limits;
 mod line;
 mod line_stores;
 mod lobby;
+mod losses;
 mod many_sales;
 mod migrations;
 mod operations;

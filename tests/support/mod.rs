@@ -13,6 +13,7 @@ pub mod crowd;
 pub mod filled;
 pub mod history;
 pub mod lines;
+pub mod losses;
 pub mod plans;
 pub mod process;
 pub mod proxy;

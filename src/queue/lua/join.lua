@@ -25,19 +25,27 @@ local function is_live(arrival, rank)
   return where == 'waiting' or where == 'called' or where == 'admitted'
 end
 
+local issued = count('issued')
 local mine = redis.call('HGET', users, ARGV[3])
+local proven = ARGV[5]
+if proven ~= '' and tonumber(proven) >= issued then proven = '' end
+-- Since the line was made anew its users lack some, and what is left of the others may be older than what was answered.
+local is_sure = ARGV[7] == '1' or count('unsure_below') == 0 or (mine and tonumber(mine) >= count('unsure_below'))
+if not is_sure and proven == '' then return {'unknown'} end
+local function is_proof_good()
+  if proven == '' or not is_live(proven, ARGV[6]) then return false end
+  redis.call('HSET', users, ARGV[3], proven)
+  return true
+end
+-- The newest place is the user's.
+if mine and proven ~= '' and tonumber(proven) > tonumber(mine) and is_proof_good() then return {'same', proven} end
 if mine then
   local live = is_live(mine, mine == ARGV[12] and ARGV[13] or '')
   if live == nil then return {'rank', mine} end
   if live then return {'same', mine} end
 end
-local issued = count('issued')
--- The line was rebuilt without its users: what is proven is proof enough.
-if ARGV[5] ~= '' and tonumber(ARGV[5]) < issued and is_live(ARGV[5], ARGV[6]) then
-  redis.call('HSET', users, ARGV[3], ARGV[5])
-  return {'same', ARGV[5]}
-end
-if ARGV[7] ~= '1' and not mine and redis.call('HGET', head, 'is_partial') then return {'unknown'} end
+if is_proof_good() then return {'same', proven} end
+if not is_sure then return {'unknown'} end
 if ARGV[8] == '1' then return {'refused'} end
 if issued >= tonumber(ARGV[4]) then return {'ceiling', tostring(issued)} end
 redis.call('HINCRBY', head, 'issued', 1)
