@@ -157,7 +157,8 @@ async fn join_line(conn: &mut Conn, step: &mut Step, join: &Join) -> Result<Join
         return Ok(Joined::Drawn);
     }
     let newest = places::find_newest_of(conn, step.at.concert, join.user).await?;
-    let is_good = |spot: &Spot| spot.arrival < step.line.issued && newest != Some((spot.arrival, true));
+    let is_past = |arrival| newest.is_some_and(|(newest, is_over)| is_over && arrival <= newest);
+    let is_good = |spot: &Spot| spot.arrival < step.line.issued && !is_past(spot.arrival);
     let presented = join.presented.filter(is_good);
     // The newest place is the user's: the copy may lack the last ones that Redis gave.
     let newer = presented.filter(|spot| newest.is_none_or(|(arrival, _)| spot.arrival > arrival));

@@ -1,8 +1,8 @@
 -- Gives a user a place, or the one that the user has.
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 user id (16 bytes), 4 the ceiling that MySQL is known to have,
---   5 and 6 arrival and rank of the place that the user proves, by a ticket or by its copy in MySQL, or '', 7 '1' where that
---   copy was looked at, 8 '1' where new places are refused, 9 '1' for a sale with a draw, 10 opens (ms),
+--   5 and 6 arrival and rank of the place that the user proves, by a ticket or by its copy in MySQL, or '', 7 where that
+--   copy was looked at: the user's newest arrival if that is over, else -1; else '', 8 '1' where new places are refused, 9 '1' for a sale with a draw, 10 opens (ms),
 --   11 the lobby's size by which the caller draws, or '', 12 and 13 an arrival that this script asked for, with its rank, or ''.
 -- RETURNS {'same' | 'new', arrival}, {'refused'}, {'ceiling', issued} where no index may be issued until the ceiling was
 --   raised in MySQL, {'rank', arrival} where the rank of the user's place is needed, {'unknown'} where MySQL's copy is,
@@ -29,8 +29,13 @@ local issued = count('issued')
 local mine = redis.call('HGET', users, ARGV[3])
 local proven = ARGV[5]
 if proven ~= '' and tonumber(proven) >= issued then proven = '' end
+local over = tonumber(ARGV[7])
+if over then
+  if mine and tonumber(mine) <= over then mine = false end
+  if proven ~= '' and tonumber(proven) <= over then proven = '' end
+end
 -- Since the line was made anew its users lack some, and what is left of the others may be older than what was answered.
-local is_sure = ARGV[7] == '1' or count('unsure_below') == 0 or (mine and tonumber(mine) >= count('unsure_below'))
+local is_sure = over or count('unsure_below') == 0 or (mine and tonumber(mine) >= count('unsure_below'))
 if not is_sure and proven == '' then return {'unknown'} end
 local function is_proof_good()
   if proven == '' or not is_live(proven, ARGV[6]) then return false end

@@ -9,11 +9,6 @@ const INSERT_PLACES: &str = "INSERT INTO queue_places (concert_id, arrival, user
 const OR_KEEP: &str = " ON DUPLICATE KEY UPDATE arrival = VALUES(arrival)";
 const MARK_LEFT: &str = "INSERT INTO queue_places (concert_id, arrival, user_id, has_left) VALUES (?, ?, ?, 1) \
      ON DUPLICATE KEY UPDATE has_left = 1";
-// A place whose pass has ended is used up.
-const FIND_PLACE: &str = "SELECT p.arrival FROM queue_places AS p \
-     LEFT JOIN queue_passes AS s ON s.concert_id = p.concert_id AND s.arrival = p.arrival \
-     WHERE p.concert_id = ? AND p.user_id = ? AND p.has_left = 0 AND (s.id IS NULL OR s.is_live = 1) \
-     ORDER BY p.arrival DESC LIMIT 1";
 const FIND_NEWEST: &str = "SELECT MAX(arrival) FROM queue_places WHERE concert_id = ?";
 // Whether it is over as far as these tables know: given up, or its pass has ended.
 const FIND_NEWEST_OF: &str = "SELECT p.arrival, (p.has_left = 1 OR (s.id IS NOT NULL \
@@ -49,11 +44,6 @@ pub(crate) async fn insert_all(conn: &mut Conn, places: &[PlaceRow]) -> Result<(
 pub(crate) async fn mark_left(conn: &mut Conn, place: &PlaceRow) -> Result<(), Problem> {
     sqlx::query(MARK_LEFT).bind(place.concert).bind(place.arrival).bind(place.user).execute(conn.sql()).await?;
     Ok(())
-}
-
-/// The newest place of a user that was neither given up nor used up.
-pub(crate) async fn find_place(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<Option<u64>, Problem> {
-    Ok(sqlx::query_scalar(FIND_PLACE).bind(concert).bind(user).fetch_optional(conn.sql()).await?)
 }
 
 /// The newest place of a user, and whether it is known to be over.
