@@ -65,6 +65,9 @@ impl Queue {
         if sale.view(|state| state.supply.is_none()) {
             self.count_seats(sale).await;
         }
+        if Self::is_out_of_reach(sale) {
+            self.reread(sale).await?;
+        }
         let tick = self.tick_of(sale);
         let in_charge = sale.view(|state| state.in_charge);
         let (line, at) = self.line(sale);
