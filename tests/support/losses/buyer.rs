@@ -11,9 +11,6 @@ use crate::support::{Api, Buyer};
 
 /// Over which time clients come.
 const COMING_MS: u64 = 3500;
-/// A place whose answer is older than this is in MySQL's copy: twice what is promised.
-const COPIED_AFTER: Duration = Duration::from_secs(2);
-
 /// The client.
 pub struct Client<'a> {
     pub scene: &'a Scene,
@@ -29,7 +26,6 @@ struct Place {
     ticket: String,
     arrival: u64,
     rank: Option<u64>,
-    got_at: Duration,
 }
 
 /// What became of the client.
@@ -121,7 +117,7 @@ impl<'a> Client<'a> {
             if let Some(arrival) = arrival.filter(|arrival| Some(*arrival) != old) {
                 assert!(old.is_none_or(|old| arrival > old), "{event:?}");
                 let ticket = event.body["ticket"].as_str().expect("a ticket").to_owned();
-                return Place { ticket, arrival, rank: event.rank, got_at: event.answered };
+                return Place { ticket, arrival, rank: event.rank };
             }
             if arrival.is_none() {
                 self.turn += 1;
@@ -147,10 +143,9 @@ impl<'a> Client<'a> {
         if self.has_checked || !self.scene.is_at(Moment::After) {
             return None;
         }
-        let is_copied = self.scene.seen.now() > place.got_at + COPIED_AFTER;
         match self.number % 3 {
             0 => Some(Check::WithTicket),
-            1 if is_copied => Some(Check::WithoutTicket),
+            1 if self.scene.is_copied(place.arrival) => Some(Check::WithoutTicket),
             _ => None,
         }
     }

@@ -7,7 +7,9 @@
 pub mod buyer;
 pub mod seen;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -72,6 +74,8 @@ pub struct Scene {
     /// The most passes that were live at once, and how often they were counted.
     active_max: AtomicI64,
     samples: AtomicU64,
+    /// Places in MySQL's copy, with the time when they were first seen there.
+    copied: StdMutex<BTreeMap<u64, Duration>>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -117,6 +121,7 @@ impl Scene {
             moment,
             active_max: AtomicI64::default(),
             samples: AtomicU64::default(),
+            copied: StdMutex::default(),
             _turn: turn,
         }
     }
@@ -153,6 +158,7 @@ impl Scene {
         let (stories, (began, ended)) = tokio::select! {
             both = async { tokio::join!(crowd, happening) } => both,
             () = self.count_passes() => unreachable!("it never ends"),
+            () = self.watch_copies() => unreachable!("it never ends"),
             () = self.watch_lines() => unreachable!("it never ends"),
         };
         self.tell(name, began, ended);
@@ -204,6 +210,40 @@ impl Scene {
         }
     }
 
+    /// Whether a place is in MySQL's copy.
+    pub fn is_copied(&self, arrival: u64) -> bool {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&arrival)
+    }
+
+    async fn watch_copies(&self) {
+        let sql = "SELECT arrival FROM queue_places WHERE concert_id = ?";
+        let mut mysql = self.world.sql().await;
+        loop {
+            let arrivals: Vec<u64> =
+                sqlx::query_scalar(sql).bind(self.concert()).fetch_all(&mut mysql).await.expect("the copy");
+            let now = self.seen.now();
+            {
+                let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+                for arrival in arrivals {
+                    copied.entry(arrival).or_insert(now);
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Every place that was answered comes to be in the copy. How much later than the answer, in the middle and at most.
+    fn copying_took(&self) -> (Duration, Duration) {
+        let copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
+        let took = |(arrival, answered): (u64, Duration)| {
+            let seen = copied.get(&arrival).unwrap_or_else(|| panic!("{arrival} was never copied"));
+            seen.saturating_sub(answered)
+        };
+        let mut took: Vec<Duration> = self.seen.first_answers().into_iter().map(took).collect();
+        took.sort_unstable();
+        (took[took.len() / 2], took[took.len() - 1])
+    }
+
     /// Neither calls nor phases go back on any instance.
     async fn watch_lines(&self) {
         let phases = ["lobby", "open"];
@@ -253,6 +293,7 @@ impl Scene {
         let mut admitted: Vec<u64> = stories.iter().flat_map(|story| story.admitted.clone()).collect();
         admitted.sort_unstable();
         assert_eq!(passes, admitted, "who was let in");
+        println!("in MySQL's copy after, in the middle and at most: {:?}", self.copying_took());
         let checks = |check| stories.iter().filter(|story| story.checked == Some(check)).count();
         let (with, without) = (checks(Check::WithTicket), checks(Check::WithoutTicket));
         let (active, samples) = (self.active_max.load(Ordering::Relaxed), self.samples.load(Ordering::Relaxed));

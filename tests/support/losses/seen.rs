@@ -106,6 +106,17 @@ impl Seen {
         self.events().iter().filter_map(pair).collect()
     }
 
+    /// When each place was answered first.
+    pub fn first_answers(&self) -> BTreeMap<u64, Duration> {
+        let mut first = BTreeMap::new();
+        for event in self.events().iter().filter(|event| event.asked == Asked::Join) {
+            if let Some(arrival) = event.body["arrival"].as_u64() {
+                first.entry(arrival).or_insert(event.answered);
+            }
+        }
+        first
+    }
+
     /// When the first request sent at `from` or later succeeded on that instance, counted from `from`.
     pub fn first_success(&self, asked: Asked, instance: usize, from: Duration) -> Option<Duration> {
         let events = self.events();
