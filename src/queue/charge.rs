@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::domain::InCharge;
 use super::gaps::{GHOSTS_MAX, Gaps};
-use super::line::{RESTORED_MAX, Remembered, Warm};
+use super::line::{At, RESTORED_MAX, Remembered, Warm};
 use super::sale::Sale;
 use super::service::Queue;
 use super::store::{self, SaleRow, places};
@@ -25,6 +25,10 @@ use crate::platform::error::{Problem, codes};
 const SILENCE: Duration = Duration::from_secs(3);
 /// The same for a Redis that has been started anew: mostly it is the one that everybody uses.
 const SILENCE_ANEW: Duration = Duration::from_secs(2);
+/// How long an instance must have failed to reach Redis itself before it takes a line from it.
+const TROUBLED_FOR: Duration = Duration::from_secs(1);
+/// After so long without an answer the line may have been moved: Redis is not asked before MySQL has said who keeps it.
+const OUT_OF_REACH: Duration = Duration::from_millis(500);
 /// How much later than its own first failure another instance's checkpoint must be to prove that others do better.
 const MARGIN: Duration = Duration::from_millis(500);
 /// How long Redis must have answered again before it gets the line back.
@@ -73,11 +77,20 @@ impl Queue {
     /// Redis did not answer a tick: if nobody else reaches it either, MySQL keeps the line.
     pub(super) async fn redis_failed(&self, sale: &Sale, problem: Problem) -> Result<(), Problem> {
         let (seen, is_silent) = sale.view(|state| (state.epoch, state.checkpoint.is_older_than(SILENCE)));
-        if is_silent && self.move_to(sale, seen, InCharge::Standby).await? {
+        // Silence alone may as well be that of a MySQL that stalled, or of a line that is new.
+        let is_troubled = lock(&sale.troubled_since).is_some_and(|since| since.elapsed() >= TROUBLED_FOR);
+        if is_silent && is_troubled && self.move_to(sale, seen, InCharge::Standby).await? {
             return Ok(());
         }
         self.note_trouble(sale);
         Err(problem)
+    }
+
+    /// Whether this instance has not reached the line's Redis for a while. When Redis answers again, what it says may be older
+    /// than what others have answered from another store.
+    pub(super) fn is_out_of_reach(sale: &Sale) -> bool {
+        let is_troubled = lock(&sale.troubled_since).is_some_and(|since| since.elapsed() >= OUT_OF_REACH);
+        is_troubled && sale.view(|state| state.in_charge == InCharge::Usual)
     }
 
     /// If others have moved the line since this instance could not, it is cut off.
@@ -92,7 +105,6 @@ impl Queue {
     /// The line's store has answered. While that is MySQL, Redis gets the line back once it answers again for a while.
     pub(super) async fn store_answered(&self, sale: &Sale, in_charge: InCharge) {
         *lock(&sale.troubled_since) = None;
-        sale.has_answered.store(true, Ordering::Relaxed);
         self.is_cut_off.store(false, Ordering::Relaxed);
         if in_charge == InCharge::Usual {
             return;
@@ -140,9 +152,11 @@ impl Queue {
         self.adopt(sale, &row)?;
         sale.mark_making();
         let line = remembered(sale, &row, &inside);
-        let (store, at) = self.line(sale);
-        store.rebuild(at, &line).await?;
+        // Of this epoch, whatever others have made of the line meanwhile.
+        let at = At { concert: sale.concert, epoch: row.epoch };
+        self.store(row.in_charge).rebuild(at, &line).await?;
         self.restore_left(sale).await?;
+        *lock(&sale.troubled_since) = None;
         tracing::info!(concert = %sale.concert, epoch = row.epoch, in_charge = ?row.in_charge, "line made anew");
         Ok(true)
     }

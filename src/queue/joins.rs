@@ -51,7 +51,7 @@ impl Queue {
     }
 
     async fn issue(&self, sale: &Sale, user: UserId, mut presented: Option<u64>) -> Result<(u64, bool), Problem> {
-        let (mut has_looked, mut asked) = (false, None);
+        let (mut has_looked, mut over, mut asked) = (false, None, None);
         for _ in 0..STEPS_MAX {
             let refusal = sale.view(|state| state.refusal(self.now()));
             let join = Join {
@@ -59,6 +59,7 @@ impl Queue {
                 ceiling: sale.view(|state| state.ceiling),
                 presented: presented.map(|arrival| sale.spot(arrival)),
                 has_looked,
+                over,
                 is_refused: refusal.is_some(),
                 ranking: sale.ranking(),
                 asked: asked.map(|arrival| sale.spot(arrival)),
@@ -69,7 +70,11 @@ impl Queue {
                 Joined::NeedsRank(arrival) => asked = Some(arrival),
                 Joined::Unknown => {
                     has_looked = true;
-                    presented = self.copied_place(sale, user, presented).await?;
+                    match self.copied_place(sale, user, presented.is_some()).await? {
+                        Some((arrival, true)) => over = Some(arrival),
+                        Some((arrival, false)) => presented = presented.max(Some(arrival)),
+                        None => {}
+                    }
                 }
                 Joined::Drawn => self.reread(sale).await?,
                 Joined::New(arrival) => return Ok((arrival, true)),
@@ -79,18 +84,16 @@ impl Queue {
         Err(Problem::new(&codes::OVERLOADED))
     }
 
-    /// The newest of the user's place in MySQL's copy and the one presented.
-    async fn copied_place(&self, sale: &Sale, user: UserId, presented: Option<u64>) -> Result<Option<u64>, Problem> {
+    /// The user's newest place in MySQL's copy, and whether it is over.
+    async fn copied_place(&self, sale: &Sale, user: UserId, has_ticket: bool) -> Result<Option<(u64, bool)>, Problem> {
         let input = (sale.concert, user);
         let find = self.parts.db.read("queue.find_place", input, |conn, (concert, user)| {
             Box::pin(places::find_newest_of(conn, *concert, *user))
         });
         match find.await {
-            // An older one was over before the newest was given.
-            Ok(copied) => Ok(copied.filter(|(_, is_over)| !is_over).map(|(arrival, _)| arrival).max(presented)),
             // The ticket is proof enough.
-            Err(_) if presented.is_some() => Ok(presented),
-            Err(problem) => Err(problem),
+            Err(_) if has_ticket => Ok(None),
+            found => found,
         }
     }
 

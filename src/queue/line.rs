@@ -117,6 +117,8 @@ pub struct Join {
     pub presented: Option<Spot>,
     /// Whether MySQL's copy was looked at.
     pub has_looked: bool,
+    /// The user's newest place, where that copy knows it to be over: so are all before.
+    pub over: Option<u64>,
     /// Whether only those are served who have a place.
     pub is_refused: bool,
     /// How ranks follow from arrivals.

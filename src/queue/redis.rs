@@ -67,12 +67,17 @@ impl Line for Lines {
         };
         let [arrival, rank] = spot(join.presented);
         let [asked, asked_rank] = spot(join.asked);
+        let looked = match (join.has_looked, join.over) {
+            (false, _) => "".into(),
+            (true, None) => "-1".into(),
+            (true, Some(over)) => number(over),
+        };
         let args = vec![
             Value::Bytes(bytes::Bytes::copy_from_slice(join.user.0.as_bytes())),
             number(join.ceiling),
             arrival,
             rank,
-            flag(join.has_looked),
+            looked,
             flag(join.is_refused),
             flag(is_draw),
             opens,

@@ -1,6 +1,5 @@
 //! One sale's line as an instance keeps it in memory: enough to answer whoever waits.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -59,6 +58,8 @@ pub struct State {
     pub draw: Option<Arc<Draw>>,
     /// The size of a lobby that has closed, until the line knows its ranks.
     pub(super) closed_lobby: Option<u64>,
+    /// When the line's store last answered a tick at this epoch.
+    pub(super) ticked_at: Option<Instant>,
     /// How old the checkpoint in MySQL was when it was last read, and how far it was.
     pub(super) checkpoint: Checkpoint,
     pub(super) gaps: Gaps,
@@ -147,8 +148,6 @@ pub struct Sale {
     joins: Mutex<Joins>,
     /// Since when this instance does not reach the line's store.
     pub(super) troubled_since: Mutex<Option<Instant>>,
-    /// Whether the line's store has answered a tick since the last checkpoint.
-    pub(super) has_answered: AtomicBool,
     /// Since when Redis answers again, while MySQL keeps the line.
     pub(super) redis_back: Mutex<Option<Instant>>,
     state: RwLock<State>,
@@ -176,7 +175,6 @@ impl Sale {
             settings: settings.clone(),
             joins: Mutex::default(),
             troubled_since: Mutex::default(),
-            has_answered: AtomicBool::default(),
             redis_back: Mutex::default(),
             state: RwLock::new(State::new(concert.hours(), row, draw, settings)),
         }
@@ -250,8 +248,12 @@ impl Sale {
     /// Takes over the numbers of a tick at this epoch. `serving` never goes back; places called since are forgotten.
     pub fn apply(&self, epoch: u32, ticked: &Ticked) {
         self.change(|state| {
+            if state.epoch != epoch {
+                return;
+            }
+            state.ticked_at = Some(Instant::now());
             let (known, tick) = (&mut state.snapshot, &ticked.snapshot);
-            if state.epoch != epoch || tick.serving < known.serving {
+            if tick.serving < known.serving {
                 return;
             }
             let (mut gone, mut early) = (std::mem::take(&mut known.gone), std::mem::take(&mut known.gone_early));
@@ -379,6 +381,7 @@ impl State {
             supply: None,
             draw,
             closed_lobby: None,
+            ticked_at: None,
             checkpoint: Checkpoint::of(row),
             gaps: Gaps::parse(&row.gaps),
             calls: CallLog::default(),
@@ -398,6 +401,7 @@ impl State {
         if row.epoch > self.epoch {
             self.epoch = row.epoch;
             self.adopted_at = Some(Instant::now());
+            self.ticked_at = None;
             self.snapshot.gone.clear();
             self.snapshot.gone_early.clear();
             self.snapshot.gone_seq = 0;

@@ -238,6 +238,9 @@ impl Queue {
         sale: &'a Sale,
         ask: impl Fn(&'a dyn Line, At) -> Answer<'a, T>,
     ) -> Result<T, Problem> {
+        if Self::is_out_of_reach(sale) {
+            return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is out of reach for the moment."));
+        }
         for _ in 0..COLD_RETRIES {
             let (line, at) = self.line(sale);
             match ask(line, at).await? {

@@ -157,6 +157,14 @@ async fn join_line(conn: &mut Conn, step: &mut Step, join: &Join) -> Result<Join
         return Ok(Joined::Drawn);
     }
     let newest = places::find_newest_of(conn, step.at.concert, join.user).await?;
+    let is_past = |arrival| newest.is_some_and(|(newest, is_over)| is_over && arrival <= newest);
+    let is_good = |spot: &Spot| spot.arrival < step.line.issued && !is_past(spot.arrival);
+    let presented = join.presented.filter(is_good);
+    // The newest place is the user's: the copy may lack the last ones that Redis gave.
+    let newer = presented.filter(|spot| newest.is_none_or(|(arrival, _)| spot.arrival > arrival));
+    if let Some(arrival) = keep_proven(conn, step, join, newer).await? {
+        return Ok(Joined::Same(arrival));
+    }
     if let Some((arrival, false)) = newest {
         let rank = join.asked.filter(|asked| asked.arrival == arrival).and_then(|asked| asked.rank);
         match is_live(conn, step, join.ranking, Spot { arrival, rank }).await? {
@@ -165,12 +173,8 @@ async fn join_line(conn: &mut Conn, step: &mut Step, join: &Join) -> Result<Join
             Some(false) => {}
         }
     }
-    let is_good = |spot: &Spot| spot.arrival < step.line.issued && newest != Some((spot.arrival, true));
-    if let Some(spot) = join.presented.filter(is_good)
-        && is_live(conn, step, join.ranking, spot).await? == Some(true)
-    {
-        keep_place(conn, step, join.user, spot.arrival).await?;
-        return Ok(Joined::Same(spot.arrival));
+    if let Some(arrival) = keep_proven(conn, step, join, presented).await? {
+        return Ok(Joined::Same(arrival));
     }
     if join.is_refused {
         return Ok(Joined::Refused);
@@ -182,6 +186,16 @@ async fn join_line(conn: &mut Conn, step: &mut Step, join: &Join) -> Result<Join
     step.line.issued += 1;
     keep_place(conn, step, join.user, arrival).await?;
     Ok(Joined::New(arrival))
+}
+
+/// A place that the user proves, if it is still good.
+async fn keep_proven(conn: &mut Conn, step: &Step, join: &Join, proven: Option<Spot>) -> Result<Option<u64>, Problem> {
+    let Some(spot) = proven else { return Ok(None) };
+    if is_live(conn, step, join.ranking, spot).await? != Some(true) {
+        return Ok(None);
+    }
+    keep_place(conn, step, join.user, spot.arrival).await?;
+    Ok(Some(spot.arrival))
 }
 
 async fn keep_place(conn: &mut Conn, step: &Step, user: UserId, arrival: u64) -> Result<(), Problem> {

@@ -1,6 +1,6 @@
 //! The line in MySQL: a sale's rules and checkpoint, and the passes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
@@ -41,7 +41,9 @@ const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, in_charge =
      checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
 const COMMIT_LOBBY: &str = "UPDATE queue_sales SET lobby_size = ? WHERE concert_id = ? AND lobby_size IS NULL";
 const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), issued = GREATEST(issued, ?), \
-     checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
+     checkpointed_at = LEAST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
+         GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, COALESCE(checkpointed_at, '1970-01-01'))) \
+     WHERE concert_id = ? AND epoch = ?";
 const FIND_EPOCH_IN_SHARE_MODE: &str =
     "SELECT epoch, is_stopped FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
 const FIND_IS_STOPPED: &str = "SELECT is_stopped FROM queue_sales WHERE concert_id = ?";
@@ -239,20 +241,28 @@ pub(super) async fn commit_lobby(conn: &mut Conn, concert: ConcertId, size: u64)
     Ok(())
 }
 
-pub(super) async fn checkpoint(
-    conn: &mut Conn,
-    concert: ConcertId,
-    epoch: u32,
-    serving: u64,
-    issued: u64,
-) -> Result<(), Problem> {
+/// How far a line is, as its store has said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    pub concert: ConcertId,
+    pub epoch: u32,
+    pub serving: u64,
+    pub issued: u64,
+    /// When the store said so.
+    pub at: Instant,
+}
+
+/// Writes down how far a line is, as of when its store said so and not of now: the time proves that somebody reached it.
+pub(super) async fn checkpoint(conn: &mut Conn, progress: &Progress) -> Result<(), Problem> {
     let offset = conn.offset_micros();
+    let age = i64::try_from(progress.at.elapsed().as_micros()).unwrap_or(i64::MAX);
     sqlx::query(CHECKPOINT)
-        .bind(serving)
-        .bind(issued)
+        .bind(progress.serving)
+        .bind(progress.issued)
         .bind(offset)
-        .bind(concert)
-        .bind(epoch)
+        .bind(offset.saturating_sub(age))
+        .bind(progress.concert)
+        .bind(progress.epoch)
         .execute(conn.sql())
         .await?;
     Ok(())

@@ -1,6 +1,5 @@
 //! Keeping lines moving: rereading rules, ticks, the draw, checkpoints, the ceiling.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use super::gaps::GHOSTS_MAX;
 use super::line::{ASKED_MAX, Drawing, Latency, Tick, Warm};
 use super::sale::Sale;
 use super::service::Queue;
+use super::store::Progress;
 use super::{metrics, pace, store};
 use crate::catalog::ConcertId;
 use crate::platform::error::Problem;
@@ -20,6 +20,8 @@ const CEILING_STEP_MIN: u64 = 200;
 const CEILING_STEP_MAX: u64 = 20_000;
 /// A checkpoint that another instance has just written is good for all.
 const CHECKPOINT_SHARED: Duration = Duration::from_millis(700);
+/// What the line's store said longer ago is no news.
+const CHECKPOINT_MAX_AGE: Duration = Duration::from_secs(2);
 /// How old the rules of a line may be that is not ticked.
 const IDLE_MAX_AGE: Duration = Duration::from_secs(3);
 /// How long before its opening a line is ticked.
@@ -64,6 +66,9 @@ impl Queue {
     pub async fn tick(&self, sale: &Sale) -> Result<(), Problem> {
         if sale.view(|state| state.supply.is_none()) {
             self.count_seats(sale).await;
+        }
+        if Self::is_out_of_reach(sale) {
+            self.reread(sale).await?;
         }
         let tick = self.tick_of(sale);
         let in_charge = sale.view(|state| state.in_charge);
@@ -173,26 +178,23 @@ impl Queue {
     }
 
     /// Writes down how far the line is, so that it can be rebuilt from there. It is also the sign of life by which instances that
-    /// do not reach the line's store know that others do.
+    /// do not reach the line's store know that others do: whoever does not reach it itself writes nothing.
     ///
     /// # Errors
     /// Where MySQL does not answer.
     pub async fn checkpoint(&self, sale: &Sale) -> Result<(), Problem> {
-        let (input, is_known) = sale.view(|state| {
+        let progress = sale.view(|state| {
             let (known, snapshot) = (state.checkpoint, &state.snapshot);
             let is_fresh = known.age.is_some_and(|age| age < CHECKPOINT_SHARED);
             let is_known = is_fresh && known.serving >= snapshot.serving && known.issued >= snapshot.issued;
-            ((sale.concert, state.epoch, snapshot.serving, snapshot.issued), is_known)
+            let at = state.ticked_at.filter(|at| !is_known && at.elapsed() < CHECKPOINT_MAX_AGE)?;
+            let (serving, issued) = (snapshot.serving, snapshot.issued);
+            Some(Progress { concert: sale.concert, epoch: state.epoch, serving, issued, at })
         });
-        // An instance that does not reach the line's store must not say that somebody does.
-        if is_known || !sale.has_answered.swap(false, Ordering::Relaxed) {
-            return Ok(());
-        }
+        let Some(progress) = progress else { return Ok(()) };
         self.parts
             .db
-            .in_tx("queue.checkpoint", input, |conn, (concert, epoch, serving, issued)| {
-                Box::pin(store::checkpoint(conn, *concert, *epoch, *serving, *issued))
-            })
+            .in_tx("queue.checkpoint", progress, |conn, progress| Box::pin(store::checkpoint(conn, progress)))
             .await
     }
 

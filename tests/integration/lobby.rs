@@ -2,7 +2,7 @@
 //!
 //! `FRONTROW_CROWD` sets how many come to the large lobby.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,6 +208,22 @@ async fn join_all(queues: &[Arc<Queue>; 2], concert: ConcertId, crowd: usize) ->
     futures::stream::iter((0..crowd).map(join)).buffer_unordered(256).collect().await
 }
 
+/// Claims, and leaves again.
+async fn pass_through(queue: &Arc<Queue>, concert: ConcertId, one: &Waiting) {
+    // An instance may hear of the draw, and of calls, a moment later than the other.
+    let pass = eventually("the pass", || async {
+        match queue.claim(concert, one.user, Some(&one.ticket)).await {
+            Ok((pass, _)) => Some(pass),
+            Err(problem) => {
+                assert_eq!(problem.code().code, "not_called", "{problem}");
+                None
+            }
+        }
+    })
+    .await;
+    queue.leave_inside(concert, one.user, Some(&pass)).await.expect("the way out");
+}
+
 /// Everybody who was drawn is called and let in in the order of the ranks, while the clock is moved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_lobby_is_drawn_called_and_let_in_in_order() {
@@ -230,8 +246,7 @@ async fn a_large_lobby_is_drawn_called_and_let_in_in_order() {
     // In waves: whoever is called claims, on the other instance than the one joined at, and leaves again.
     let mut by_rank: Vec<&Waiting> = waiting.iter().collect();
     by_rank.sort_by_key(|one| ranks.rank_of(one.arrival));
-    let mut let_in: HashMap<u64, u64> = HashMap::new();
-    let mut turn = 0;
+    let (mut let_in, mut turn) = (0, 0);
     while turn < crowd {
         let serving = eventually("further calls", || async {
             // A second on the clock is a second's worth of calls.
@@ -241,19 +256,13 @@ async fn a_large_lobby_is_drawn_called_and_let_in_in_order() {
             (serving > turn).then_some(serving)
         })
         .await;
-        let claim = |number: usize| {
-            let (one, queue) = (by_rank[number], queues[(number + 1) % 2].clone());
-            async move {
-                let pass = queue.claim(concert, one.user, Some(&one.ticket)).await;
-                let (pass, _) = pass.unwrap_or_else(|problem| panic!("rank {number}: {problem}"));
-                queue.leave_inside(concert, one.user, Some(&pass)).await.expect("the way out");
-                number as u64
-            }
-        };
+        let claim = |number: usize| pass_through(&queues[(number + 1) % 2], concert, by_rank[number]);
         let mut claims = futures::stream::iter((turn..serving).map(claim)).buffer_unordered(48);
-        while let Some(rank) = claims.next().await {
-            *let_in.entry(rank).or_default() += 1;
+        let mut passed = 0;
+        while claims.next().await.is_some() {
+            passed += 1;
         }
+        let_in += passed;
         // Nobody behind them is called yet.
         if let Some(next) = by_rank.get(serving + crowd / 2) {
             let place = queues[0].find_place(concert, Some(&next.ticket)).await.expect("a place");
@@ -261,8 +270,7 @@ async fn a_large_lobby_is_drawn_called_and_let_in_in_order() {
         }
         turn = serving;
     }
-    assert_eq!(let_in.len(), crowd);
-    assert!(let_in.values().all(|times| *times == 1));
+    assert_eq!(let_in, crowd);
     let admitted: i64 = sqlx::query_scalar("SELECT COUNT(DISTINCT place_rank) FROM queue_passes")
         .fetch_one(&mut world.sql().await)
         .await

@@ -33,6 +33,7 @@ mod line_charge;
 mod line_model;
 mod line_stores;
 mod lobby;
+mod losses;
 mod many_sales;
 mod migrations;
 mod operations;

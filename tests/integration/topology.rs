@@ -22,6 +22,13 @@ async fn world_on(redis: &str) -> World {
     World::on(&server("FRONTROW__DATABASE__URL"), redis, &short).await
 }
 
+/// A sale whose line runs every script there is.
+fn drawn() -> Plan {
+    let mut plan = Plan::default();
+    plan.queue["order"] = json!("draw");
+    plan
+}
+
 /// Joins, looks, claims, holds and pays.
 async fn buy(api: &Api, sale: &Sale, buyer: &Buyer, seat: &str) {
     let ticket = buyer.join(api, sale).await;
@@ -41,7 +48,7 @@ async fn sales_on_every_node(api: &Api, one: &Instance, cluster: &RedisCluster) 
     let mut sales: Vec<Vec<Sale>> = cluster.nodes.iter().map(|_| Vec::new()).collect();
     let mut count = 0;
     while sales.iter().any(Vec::is_empty) || count < 5 {
-        let sale = Sale::new(api, one, &Plan::default()).await;
+        let sale = Sale::new(api, one, &drawn()).await;
         sales[RedisCluster::owner_of(&format!("{{sale:{}}}", sale.concert))].push(sale);
         count += 1;
         assert!(count < 60, "sales do not spread");
@@ -57,7 +64,9 @@ async fn assert_every_script_ran(node: &RedisServer) {
         if path.ends_with("line.lua") {
             continue;
         }
-        let script = HEAD.to_owned() + &std::fs::read_to_string(&path).expect("a script");
+        let own = std::fs::read_to_string(&path).expect("a script");
+        // The one that asks which Redis it is touches no line.
+        let script = if path.ends_with("run_id.lua") { own } else { HEAD.to_owned() + &own };
         let hash = fred::util::sha1_hash(&script);
         eventually(&format!("{} to run", path.display()), || async {
             let known: Vec<bool> = node.ask(&["SCRIPT", "EXISTS", &hash]).await.convert().expect("flags");
@@ -106,6 +115,12 @@ async fn join(api: &Api, history: &History, sale: &Sale, buyer: &Buyer) -> Event
     history.send(&sale.concert, api.post(&path).bearer(&buyer.token)).await
 }
 
+/// While nobody reaches a line's Redis there is a clear word, or MySQL's answer once that has taken charge.
+fn assert_away(event: &Event) {
+    assert!(event.is_success() || (event.status(), event.code()) == (503, "unavailable"), "{event:?}");
+    assert!(event.is_success() || event.retry_after().is_some(), "{event:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_node_takes_only_its_own_sales_away() {
     let mut cluster = RedisCluster::start().await;
@@ -134,8 +149,7 @@ async fn a_dead_node_takes_only_its_own_sales_away() {
     for _ in 0..4 {
         for sale in &sales[dead] {
             let event = join(&api, &away, sale, &buyers[0]).await;
-            assert_eq!((event.status(), event.code()), (503, "unavailable"), "{event:?}");
-            assert!(event.retry_after().is_some());
+            assert_away(&event);
         }
         let others = sales.iter().enumerate().filter(|(node, _)| *node != dead);
         for sale in others.flat_map(|(_, sales)| sales) {
@@ -274,7 +288,7 @@ async fn places_outlive_the_master_behind_sentinels() {
     let world = world_on(&redis.url()).await;
     let (one, two) = (world.instance().await, world.instance().await);
     let api = Api::over(&[&one, &two]);
-    let other = Sale::new(&api, &one, &Plan::default()).await;
+    let other = Sale::new(&api, &one, &drawn()).await;
     let buyers = Buyer::many(&one.state, 2).await;
     Buyer::endow(&one.state, &buyers, 1_000_000).await;
     buy(&api, &other, &buyers[0], "A-1-1").await;
@@ -350,8 +364,7 @@ async fn a_server_that_was_away_at_the_start_is_found() {
     let buyer = Buyer::many(&one.state, 1).await.remove(0);
     let history = History::default();
     for _ in 0..8 {
-        let event = join(&api, &history, &line.sale, &buyer).await;
-        assert_eq!((event.status(), event.code()), (503, "unavailable"), "{event:?}");
+        assert_away(&join(&api, &history, &line.sale, &buyer).await);
     }
     redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
     line.assert_kept(&api).await;

@@ -112,7 +112,8 @@ impl Cluster {
     async fn wait_for_none(&self, what: &str, count: &'static str) {
         eventually(&format!("open {what} to end"), || async {
             let mut sql = self.world.sql().await;
-            let open: i64 = sqlx::query_scalar(count).fetch_one(&mut sql).await.expect("a count");
+            // The server fails to list what others run while one of them has bound bytes that are no text.
+            let open: i64 = sqlx::query_scalar(count).fetch_one(&mut sql).await.ok()?;
             sql.close().await.expect("closing");
             (open == 0).then_some(())
         })

@@ -220,6 +220,7 @@ impl TestLine {
             ceiling: self.ceiling,
             presented: None,
             has_looked: false,
+            over: None,
             is_refused: false,
             ranking: self.ranking,
             asked: None,

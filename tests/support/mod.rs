@@ -14,6 +14,7 @@ pub mod filled;
 pub mod history;
 pub mod lines;
 pub mod listener;
+pub mod losses;
 pub mod plans;
 pub mod process;
 pub mod proxy;

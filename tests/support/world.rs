@@ -194,6 +194,11 @@ impl World {
         client.quit().await.expect("closing");
     }
 
+    /// How far its clocks are ahead.
+    pub fn offset_micros(&self) -> i64 {
+        self.offset.load(Ordering::SeqCst)
+    }
+
     /// A connection to the world's database, for looking behind the API.
     pub async fn sql(&self) -> MySqlConnection {
         Box::pin(MySqlConnection::connect(&self.database)).await.expect("the world's database")

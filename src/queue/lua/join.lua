@@ -1,8 +1,8 @@
 -- Gives a user a place, or the one that the user has.
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 user id (16 bytes), 4 the ceiling that MySQL is known to have,
---   5 and 6 arrival and rank of the place that the user proves, by a ticket or by its copy in MySQL, or '', 7 '1' where that
---   copy was looked at, 8 '1' where new places are refused, 9 '1' for a sale with a draw, 10 opens (ms),
+--   5 and 6 arrival and rank of the place that the user proves, by a ticket or by its copy in MySQL, or '', 7 where that
+--   copy was looked at: the user's newest arrival if that is over, else -1; else '', 8 '1' where new places are refused, 9 '1' for a sale with a draw, 10 opens (ms),
 --   11 the lobby's size by which the caller draws, or '', 12 and 13 an arrival that this script asked for, with its rank, or ''.
 -- RETURNS {'same' | 'new', arrival}, {'refused'}, {'ceiling', issued} where no index may be issued until the ceiling was
 --   raised in MySQL, {'rank', arrival} where the rank of the user's place is needed, {'unknown'} where MySQL's copy is,
@@ -27,19 +27,32 @@ local function is_live(arrival, rank)
   return where == 'waiting' or where == 'called' or where == 'admitted'
 end
 
+local issued = count('issued')
 local mine = redis.call('HGET', users, ARGV[3])
+local proven = ARGV[5]
+if proven ~= '' and tonumber(proven) >= issued then proven = '' end
+local over = tonumber(ARGV[7])
+if over then
+  if mine and tonumber(mine) <= over then mine = false end
+  if proven ~= '' and tonumber(proven) <= over then proven = '' end
+end
+-- Since the line was made anew its users lack some, and what is left of the others may be older than what was answered.
+local is_sure = over or count('unsure_below') == 0 or (mine and tonumber(mine) >= count('unsure_below'))
+if not is_sure and proven == '' then return {'unknown'} end
+local function is_proof_good()
+  if proven == '' or not is_live(proven, ARGV[6]) then return false end
+  redis.call('HSET', users, ARGV[3], proven)
+  return true
+end
+-- The newest place is the user's.
+if mine and proven ~= '' and tonumber(proven) > tonumber(mine) and is_proof_good() then return {'same', proven} end
 if mine then
   local live = is_live(mine, mine == ARGV[12] and ARGV[13] or '')
   if live == nil then return {'rank', mine} end
   if live then return {'same', mine} end
 end
-local issued = count('issued')
--- The line was rebuilt without its users: what is proven is proof enough.
-if ARGV[5] ~= '' and tonumber(ARGV[5]) < issued and is_live(ARGV[5], ARGV[6]) then
-  redis.call('HSET', users, ARGV[3], ARGV[5])
-  return {'same', ARGV[5]}
-end
-if ARGV[7] ~= '1' and not mine and redis.call('HGET', head, 'is_partial') then return {'unknown'} end
+if is_proof_good() then return {'same', proven} end
+if not is_sure then return {'unknown'} end
 if ARGV[8] == '1' then return {'refused'} end
 if issued >= tonumber(ARGV[4]) then return {'ceiling', tostring(issued)} end
 redis.call('HINCRBY', head, 'issued', 1)

@@ -3,7 +3,8 @@
 -- KEYS of one sale, all with its hash tag, always passed in this order:
 --   1 head     hash: epoch, run_id (of the Redis that it was made in), issued, serving, calls_made (without those of nobody),
 --                     tokens (ranks that may be called now), at (ms of the last tick), gone_seq, gaps (`from-below,` pairs of
---                     ranks that nobody is known to have), amnesty_by (ms; see standing), is_partial (1: users may lack some),
+--                     ranks that nobody is known to have), amnesty_by (ms; see standing), unsure_below (users may lack some of the
+--                     arrivals below, or have older ones),
 --                     lobby_size (once the lobby closed), drawn (the same, once ranks are known);
 --                     pace, cut_at (see tick.lua); came0 … came7, lost, faded_at (see tick.lua); lapsed (since the last tick)
 --   2 users    hash: user id (16 bytes) -> arrival index

@@ -14,11 +14,14 @@ use rand::Rng as _;
 
 use crate::support::eventually;
 use crate::support::process::send_signal;
+use crate::support::servers::copy;
 
 /// Below the ports that the operating system gives to whoever connects, so that a killed server finds its own again.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Longest answer to one question.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// Where a server keeps its append-only files.
+const AOF: &str = "appendonlydir";
 
 /// The server. Dropping it kills it.
 pub struct RedisServer {
@@ -124,6 +127,27 @@ impl RedisServer {
     /// Lets it go on.
     pub fn resume(&self) {
         send_signal(self.child.id(), "-CONT");
+    }
+
+    /// Copies what it has on disk at this moment, for [`RedisServer::restart_from`].
+    pub fn save(&self) -> PathBuf {
+        let saved = self.dir.join(format!("saved-{}", uuid::Uuid::new_v4().simple()));
+        copy(&self.dir.join(AOF), &saved);
+        saved
+    }
+
+    /// Starts it again with nothing in it.
+    pub async fn restart_empty(&mut self) {
+        fs::remove_dir_all(self.dir.join(AOF)).expect("its data");
+        self.restart().await;
+    }
+
+    /// Starts it again on an older copy of its data.
+    pub async fn restart_from(&mut self, saved: &Path) {
+        let data = self.dir.join(AOF);
+        fs::remove_dir_all(&data).expect("its data");
+        copy(saved, &data);
+        self.restart().await;
     }
 
     /// Starts it again after it was killed, at the same address, on what it left.
