@@ -24,8 +24,9 @@ use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
 use crate::platform::token::{KeyRing, Sealer};
 
-/// How often a cold line is rebuilt and asked again within one request.
-const COLD_RETRIES: usize = 6;
+/// How often a cold line is rebuilt and asked again within one request: to adopt another's epoch, to wait five times for its
+/// line, to make it where that does not come, and to ask.
+const COLD_RETRIES: usize = 9;
 
 /// A place as its holder sees it.
 #[derive(Clone, Debug)]
