@@ -6,7 +6,7 @@ use super::admission::{Bucket, Shows};
 use super::domain::{InCharge, Standing};
 use super::line::{At, Warm};
 use super::store::ranks::{self, Key, RankRow, State};
-use super::store::standby::{self as lines, Charge, LineRow};
+use super::store::standby::{self as lines, ChargeRow, LineRow};
 use crate::platform::clock::Timestamp;
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
@@ -38,7 +38,7 @@ impl Found {
     }
 }
 
-impl Charge {
+impl ChargeRow {
     pub(super) fn in_charge(&self) -> InCharge {
         if self.in_charge == 0 { InCharge::Redis } else { InCharge::MySql }
     }
@@ -50,7 +50,7 @@ impl Step {
         let line = lines::find_line_for_update(conn, at.concert).await?;
         let Some(line) = line.filter(|line| line.epoch == at.epoch) else { return Ok(None) };
         let charge = lines::lock_charge(conn, at.concert).await?;
-        let is_here = |charge: &Charge| charge.epoch == at.epoch && charge.in_charge() == InCharge::MySql;
+        let is_here = |charge: &ChargeRow| charge.epoch == at.epoch && charge.in_charge() == InCharge::MySql;
         Ok(charge.filter(is_here).map(|charge| Self::over(at, Self::now(&charge), line)))
     }
 
@@ -58,7 +58,7 @@ impl Step {
         Self { at, now, before: line.clone(), line }
     }
 
-    pub fn now(charge: &Charge) -> Timestamp {
+    pub fn now(charge: &ChargeRow) -> Timestamp {
         Timestamp::from_millis(charge.now_at.millis()).unwrap_or(charge.now_at)
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct LineRow {
 
 /// Who keeps the line, and the time.
 #[derive(Debug, sqlx::FromRow)]
-pub(crate) struct Charge {
+pub(crate) struct ChargeRow {
     pub epoch: u32,
     pub in_charge: u8,
     pub now_at: Timestamp,
@@ -57,7 +57,7 @@ pub(crate) async fn find_line_for_update(conn: &mut Conn, concert: ConcertId) ->
 }
 
 /// Who keeps the line: nobody else before the transaction ends.
-pub(crate) async fn lock_charge(conn: &mut Conn, concert: ConcertId) -> Result<Option<Charge>, Problem> {
+pub(crate) async fn lock_charge(conn: &mut Conn, concert: ConcertId) -> Result<Option<ChargeRow>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(FIND_CHARGE_IN_SHARE_MODE).bind(offset).bind(concert).fetch_optional(conn.sql()).await?)
 }

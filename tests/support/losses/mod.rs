@@ -31,7 +31,7 @@ pub const ACTIVE_MAX: i64 = 40;
 /// Longest life of a crowd, far above what it takes.
 const CROWD_MAX: Duration = Duration::from_mins(3);
 /// A request's deadline, and what a busy machine may add.
-const ANSWER_MAX: Duration = Duration::from_millis(4000 + 6000);
+const ANSWER_MAX: Duration = Duration::from_secs(4 + 6);
 /// What a machine that is busy with other things must still see of the crowd before the loss.
 const ADMITTED_BEFORE: usize = 30;
 pub const ISSUED_BEFORE: usize = 250;
@@ -274,7 +274,7 @@ impl Scene {
         }
         println!(
             "{name}: the loss took {:?}, everything {:?}: {:?}",
-            ended - began,
+            ended.saturating_sub(began),
             self.seen.now(),
             self.seen.outcomes()
         );
@@ -330,5 +330,5 @@ fn plan(instance: &Instance, opening: &Opening) -> Plan {
             3600
         }
     };
-    Plan { sections, queue, opens_in_secs, ..Plan::default() }
+    Plan { sections, opens_in_secs, queue, ..Plan::default() }
 }
