@@ -148,7 +148,12 @@ impl Scene {
         let clients = buyers.iter().enumerate().map(|(number, buyer)| Client::new(self, buyer, number).live());
         let crowd = async {
             let stories = tokio::time::timeout(CROWD_MAX, join_all(clients)).await;
-            stories.unwrap_or_else(|_| panic!("{name}: some wait for ever: {:?}", self.seen.outcomes()))
+            let stories = stories.unwrap_or_else(|_| panic!("{name}: some wait for ever: {:?}", self.seen.outcomes()));
+            // The last ones were in and out before a copy was due.
+            let places = self.seen.first_answers();
+            let are_copied = || async { places.keys().all(|arrival| self.is_copied(*arrival)).then_some(()) };
+            eventually("every place to be copied", are_copied).await;
+            stories
         };
         let happening = async {
             let (began, ended) = loss(self).await;
