@@ -41,9 +41,8 @@ impl Queue {
         let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
         let (arrival, is_new) = self.issue(&sale, user, presented).await?;
         metrics::joined(is_new);
-        if is_new {
-            self.copying.add(PlaceRow { concert, arrival, user });
-        }
+        // One that is not new too: the answer that gave it may have been lost before it was copied.
+        self.copying.add(PlaceRow { concert, arrival, user });
         sale.mark_issued(arrival);
         let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
         let place = self.place_of(&sale, &ticket).await?;

@@ -24,8 +24,9 @@ use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
 use crate::platform::token::{KeyRing, Sealer};
 
-/// How often a cold line is rebuilt and asked again within one request; five times it may wait for another to rebuild it.
-const COLD_RETRIES: usize = 8;
+/// How often a cold line is rebuilt and asked again within one request: to adopt another's epoch, to wait five times for its
+/// line, to make it where that does not come, and to ask.
+const COLD_RETRIES: usize = 9;
 
 /// What the services are built from.
 #[derive(Clone)]

@@ -87,7 +87,8 @@ async fn a_place_that_is_proven_is_kept_after_a_loss() {
         line.remade(Remembered { ceiling: 100, ..line.remembered() }).await;
         let proven = Join { presented: Some(place(1)), has_looked: true, ..line.asking(users[1]) };
         assert_eq!(line.join_with(&proven).await, Joined::Same(1));
-        assert_eq!(line.join(users[1]).await, Joined::Same(1));
+        let looked = Join { has_looked: true, ..line.asking(users[1]) };
+        assert_eq!(line.join_with(&looked).await, Joined::Same(1));
         // What was never issued proves nothing.
         let made_up = Join { presented: Some(place(100)), has_looked: true, ..line.asking(UserId::new()) };
         assert_eq!(line.join_with(&made_up).await, Joined::New(100));
@@ -98,6 +99,27 @@ async fn a_place_that_is_proven_is_kept_after_a_loss() {
         assert_eq!(line.leave(2, End::Left).await, Standing::Waiting);
         let over = Join { presented: Some(place(2)), has_looked: true, ..line.asking(users[2]) };
         assert_eq!(line.join_with(&over).await, Joined::New(101));
+    })
+    .await;
+}
+
+/// A line that comes back older remembers a place that was used up since, and its user has another one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_place_of_a_user_counts_after_a_loss() {
+    on_both(async |mut line: TestLine| {
+        let users = line.crowd(4).await;
+        line.remade(Remembered { ceiling: 100, ..line.remembered() }).await;
+        let newer = Join { presented: Some(place(50)), has_looked: true, ..line.asking(users[1]) };
+        assert_eq!(line.join_with(&newer).await, Joined::Same(50));
+        let by_ticket = Join { presented: Some(place(51)), ..line.asking(users[2]) };
+        assert_eq!(line.join_with(&by_ticket).await, Joined::Same(51));
+        if line.store == InCharge::Usual {
+            // MySQL sees by itself which places are over.
+            let over = Join { has_looked: true, over: Some(60), ..line.asking(users[3]) };
+            assert_eq!(line.join_with(&over).await, Joined::New(100));
+            let earlier = Join { presented: Some(place(3)), ..over };
+            assert_eq!(line.join_with(&earlier).await, Joined::Same(100));
+        }
     })
     .await;
 }

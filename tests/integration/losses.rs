@@ -51,7 +51,7 @@ async fn the_line_is_wiped() {
         scene.enter(Moment::During);
         (began, scene.seen.now())
     };
-    scene.run("FLUSHALL", wipe).await;
+    Box::pin(scene.run("FLUSHALL", wipe)).await;
     scene.end().await;
     clear(redis, &dir);
 }
@@ -68,7 +68,7 @@ async fn redis_is_killed_and_comes_back_empty() {
         redis.restart_empty().await;
         (began, scene.seen.now())
     };
-    scene.run("kill -9, empty restart", kill).await;
+    Box::pin(scene.run("kill -9, empty restart", kill)).await;
     scene.end().await;
     clear(redis, &dir);
 }
@@ -91,7 +91,7 @@ async fn redis_is_killed_and_comes_back_older() {
             .await;
         (began, ended)
     };
-    scene.run("older snapshot", set_back).await;
+    Box::pin(scene.run("older snapshot", set_back)).await;
     scene.end().await;
     clear(redis, &dir);
 }
@@ -110,7 +110,7 @@ async fn the_master_dies_with_its_last_second() {
         redis.wait_for_failover(0).await;
         (began, scene.seen.now())
     };
-    scene.run("Sentinel failover", fail_over).await;
+    Box::pin(scene.run("Sentinel failover", fail_over)).await;
     scene.end().await;
     redis.end();
 }
@@ -141,7 +141,7 @@ async fn redis_is_away_for_everyone() {
         println!("Redis had the line back {:?} after it was there", healed.elapsed());
         (began, ended)
     };
-    scene.run("outage for all", away).await;
+    Box::pin(scene.run("outage for all", away)).await;
     scene.end().await;
     clear(redis, &dir);
 }
@@ -172,7 +172,7 @@ async fn one_instance_alone_is_cut_off() {
         eventually("the instance to be ready", || async { (scene.readiness(0).await.0 == 200).then_some(()) }).await;
         (began, ended)
     };
-    scene.run("one instance cut off", cut_off).await;
+    Box::pin(scene.run("one instance cut off", cut_off)).await;
     scene.end().await;
     clear(redis, &dir);
 }
@@ -193,7 +193,7 @@ async fn mysql_stalls() {
         assert_eq!(scene.row().await, before, "Redis was there all the time");
         (began, ended)
     };
-    scene.run("MySQL stalled", stall).await;
+    Box::pin(scene.run("MySQL stalled", stall)).await;
     scene.end().await;
     clear(redis, &dir);
 }
@@ -214,7 +214,7 @@ async fn a_lobby_is_wiped_and_drawn_all_the_same() {
         scene.wait_for_joins(CLIENTS as usize - 20).await;
         scene.world.advance(Duration::from_hours(1));
     };
-    tokio::join!(scene.run("FLUSHALL in the lobby", wipe), open);
+    tokio::join!(Box::pin(scene.run("FLUSHALL in the lobby", wipe)), open);
 
     // Anybody can recompute the ranks from what is public.
     let draw = scene.apis[0].get(&scene.base).send().await.expect(200)["draw"].clone();

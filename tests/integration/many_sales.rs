@@ -1,4 +1,6 @@
 //! A hundred sales at once on one Redis: each is fair to itself, and no other one is felt in it.
+//!
+//! `FRONTROW_BUYERS` sets how many buyers each has (8 without it).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -12,10 +14,14 @@ use crate::support::arena::{Plan, text};
 use crate::support::{Api, Buyer, Instance, Sale, World, eventually};
 
 const SALES: usize = 100;
-const BUYERS: u32 = 20;
 const ACTIVE_MAX: usize = 5;
 const AT_ONCE: usize = 48;
 const ROUNDS: usize = 5;
+
+fn buyers() -> u32 {
+    let buyers = std::env::var("FRONTROW_BUYERS").unwrap_or_else(|_| "8".to_owned());
+    buyers.parse().expect("FRONTROW_BUYERS is a number")
+}
 
 /// Somebody's place in one of the lines.
 struct Place {
@@ -144,7 +150,7 @@ async fn a_hundred_sales_are_each_fair_to_themselves() {
     let mut started = Instant::now();
     let mut lap = |what: &str| println!("{what}: {:?}", std::mem::replace(&mut started, Instant::now()).elapsed());
     let sales = open_sales(&api, &one).await;
-    let buyers = Buyer::many(&one.state, BUYERS).await;
+    let buyers = Buyer::many(&one.state, buyers()).await;
     lap("a hundred sales were made");
     let mut places = join_all(&api, &sales, &buyers).await;
     lap("everybody joined");

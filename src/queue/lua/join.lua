@@ -2,7 +2,8 @@
 -- KEYS as in line.lua.
 -- ARGV 1 epoch, 2 clock offset (ms), 3 user id (16 bytes), 4 the ceiling that MySQL is known to have,
 --   5 and 6 arrival and rank of the place that the user proves, by a ticket or by its copy in MySQL, or '', 7 where that
---   copy was looked at: the user's newest arrival if that is over, else -1; else '', 8 '1' where new places are refused, 9 '1' for a sale with a draw, 10 opens (ms),
+--   copy was looked at: the user's newest arrival if that is over, else -1; else '', 8 '1' where new places are refused,
+--   9 '1' for a sale with a draw, 10 opens (ms),
 --   11 the lobby's size by which the caller draws, or '', 12 and 13 an arrival that this script asked for, with its rank, or ''.
 -- RETURNS {'same' | 'new', arrival}, {'refused'}, {'ceiling', issued} where no index may be issued until the ceiling was
 --   raised in MySQL, {'rank', arrival} where the rank of the user's place is needed, {'unknown'} where MySQL's copy is,
@@ -18,9 +19,11 @@ end
 
 -- Whether a place is still good; nothing where its rank is needed to tell.
 local function is_live(arrival, rank)
-  -- Until the draw is done, also to whoever knows the ranks already.
-  if is_draw and redis.call('ZSCORE', gone, 'q' .. arrival) then return false end
-  if is_draw and not size then return true end
+  if is_draw and not redis.call('HGET', head, 'drawn') then
+    -- Whoever gave the place up in the lobby is noted by arrival until the draw is done.
+    if redis.call('ZSCORE', gone, 'q' .. arrival) then return false end
+    if not size then return true end
+  end
   if not is_draw or tonumber(arrival) >= size then rank = arrival end
   if rank == '' then return nil end
   local where = standing(rank, now)

@@ -1,7 +1,7 @@
 -- Makes the line anew from what MySQL knows. Who had which index, left or finished are facts that stay true: what Redis
--- still has of them is kept. Who is called and who is present changes; of a line that was elsewhere since, or that Redis has
--- from an earlier time, it is forgotten: whoever came meanwhile would keep a slot from others, and nobody lapses before the
--- amnesty ends. Slots are those of the live passes in MySQL and no others.
+-- still has of them is kept. Who is present must say so again where the line was elsewhere since, or is of an earlier time:
+-- else somebody who came meanwhile would keep slots from others. So must the called where it was elsewhere; nobody lapses
+-- before the amnesty ends. Slots are those of the live passes in MySQL and no others.
 -- KEYS as in line.lua.
 -- ARGV 1 the new epoch, 2 clock offset (ms), 3 issued (the ceiling: whatever lies below may have been given), 4 serving,
 --   5 gaps (`from-below,` in ascending order; of ranks), 6 claim window (ms), 7 closes (ms), 8 the size of the lobby that was
@@ -14,8 +14,9 @@ local serving = math.max(tonumber(ARGV[4]), count('serving'))
 -- The sequence of places given up goes on, for those instances that have seen a part of it.
 local newest = redis.call('ZREVRANGE', gone, 0, 0, 'WITHSCORES')
 local gone_seq = math.max(count('gone_seq'), tonumber(newest[2] or '0'))
-local is_older = epoch ~= tonumber(ARGV[1]) - 1 or redis.call('HGET', head, 'run_id') ~= run_id()
-if is_older then redis.call('DEL', calls, present) end
+local was_elsewhere = epoch ~= tonumber(ARGV[1]) - 1
+if was_elsewhere then redis.call('DEL', calls) end
+if was_elsewhere or redis.call('HGET', head, 'run_id') ~= run_id() then redis.call('DEL', present) end
 redis.call('DEL', head, slots)
 redis.call('HSET', head, 'epoch', ARGV[1], 'issued', ARGV[3], 'serving', serving, 'run_id', run_id(), 'gaps', ARGV[5],
   'gone_seq', gone_seq, 'amnesty_by', ms(clock() + tonumber(ARGV[6])))
