@@ -47,7 +47,7 @@ const LIST_HEADLINES: &str = "SELECT c.id, c.title, c.artist, c.venue_id, v.name
      ORDER BY c.id DESC LIMIT ?";
 const LIST_LIVE_SALES: &str = "SELECT id, queue_order, lobby_opens_at, booking_opens_at, booking_closes_at FROM concerts \
      WHERE booking_closes_at > ? AND COALESCE(lobby_opens_at, booking_opens_at) <= ? \
-     ORDER BY booking_opens_at, id LIMIT ?";
+     ORDER BY booking_opens_at DESC, id LIMIT ?";
 
 /// Which concerts a list shows.
 #[derive(Clone, Debug)]

@@ -86,7 +86,7 @@ struct LineView {
     phase: Phase,
     /// The rules that this instance follows.
     rules: Rules,
-    /// How often the line was made, counted from 1.
+    /// Which making of the line this is: it rises with each.
     epoch: u32,
     /// Places issued.
     issued: u64,

@@ -70,7 +70,7 @@ impl Queue {
         if self.move_to(sale, seen, to).await? {
             return Ok(());
         }
-        self.note_trouble(sale);
+        Self::note_trouble(sale);
         Err(Problem::new(&codes::UNAVAILABLE).detail("Another Redis keeps the line."))
     }
 
@@ -82,7 +82,7 @@ impl Queue {
         if is_silent && is_troubled && self.move_to(sale, seen, InCharge::Standby).await? {
             return Ok(());
         }
-        self.note_trouble(sale);
+        Self::note_trouble(sale);
         Err(problem)
     }
 
@@ -94,18 +94,18 @@ impl Queue {
     }
 
     /// If others have moved the line since this instance could not, it is cut off.
-    fn note_trouble(&self, sale: &Sale) {
+    fn note_trouble(sale: &Sale) {
         let since = *lock(&sale.troubled_since).get_or_insert_with(Instant::now);
         let moved_by_others = sale.view(|state| state.checkpoint.is_later_than(since + MARGIN));
         if moved_by_others {
-            self.is_cut_off.store(true, Ordering::Relaxed);
+            sale.is_cut_off.store(true, Ordering::Relaxed);
         }
     }
 
     /// The line's store has answered. While that is MySQL, Redis gets the line back once it answers again for a while.
     pub(super) async fn store_answered(&self, sale: &Sale, in_charge: InCharge) {
         *lock(&sale.troubled_since) = None;
-        self.is_cut_off.store(false, Ordering::Relaxed);
+        sale.is_cut_off.store(false, Ordering::Relaxed);
         if in_charge == InCharge::Usual {
             return;
         }
@@ -157,7 +157,7 @@ impl Queue {
         self.store(row.in_charge).rebuild(at, &line).await?;
         self.restore_left(sale).await?;
         *lock(&sale.troubled_since) = None;
-        tracing::info!(concert = %sale.concert, epoch = row.epoch, in_charge = ?row.in_charge, "line made anew");
+        tracing::info!(concert = %sale.concert, epoch = row.epoch, in_charge = row.in_charge.word(), "line made anew");
         Ok(true)
     }
 
@@ -174,6 +174,11 @@ impl Queue {
             let (line, at) = self.line(sale);
             match line.restore(at, &left).await? {
                 Warm::Answer(true) => {}
+                Warm::Answer(false) if sale.is_undrawn() => {
+                    // Ranks became known meanwhile.
+                    self.reread(sale).await?;
+                    continue;
+                }
                 // Ranks became known meanwhile, or the line was lost again: whoever made that happen tells it.
                 Warm::Answer(false) | Warm::Cold => return Ok(()),
             }

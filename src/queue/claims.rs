@@ -53,7 +53,9 @@ impl Queue {
             }
             Claimed::Refused(_) => return Err(Problem::new(&TICKET_LAPSED)),
         };
-        let pass = Pass { id: PassId::new(), concert, user: ticket.user, arrival: ticket.arrival, expires_at: until };
+        // Nobody books after the sale.
+        let expires_at = until.min(sale.view(|state| state.hours.booking_closes_at));
+        let pass = Pass { id: PassId::new(), concert, user: ticket.user, arrival: ticket.arrival, expires_at };
         let pass = match self.keep_pass(epoch, rank, pass).await {
             Err(problem) if problem.code() == &TICKET_LAPSED => {
                 // MySQL says that this stay is over: its slot must not stay taken.

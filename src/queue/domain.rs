@@ -119,6 +119,17 @@ pub enum InCharge {
     Standby,
 }
 
+impl InCharge {
+    /// Its word in metrics and logs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Usual => "redis",
+            Self::Standby => "mysql",
+        }
+    }
+}
+
 /// A sale's rules as operators set them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Rules {
@@ -309,6 +320,8 @@ pub struct Snapshot {
     pub calls_made: u64,
     /// The sequence number of the newest place given up that this instance has seen.
     pub gone_seq: u64,
+    /// Indices ahead that nobody is known to have.
+    pub nobodys: u64,
     /// Ranks of waiting places given up.
     pub gone: HashSet<u64>,
     /// Arrivals of places given up in the lobby, before the draw.
@@ -326,7 +339,7 @@ impl Snapshot {
     #[must_use]
     pub fn waiting(&self) -> u64 {
         let gone = self.gone.len() + self.gone_early.len();
-        self.issued.saturating_sub(self.serving).saturating_sub(gone as u64)
+        self.issued.saturating_sub(self.serving).saturating_sub(gone as u64).saturating_sub(self.nobodys)
     }
 }
 

@@ -22,8 +22,9 @@ impl Gaps {
         Self(text.split(',').filter_map(bounds).collect())
     }
 
-    /// Adds the run from `from` to below `below`, behind all others.
+    /// Adds the run from `from` to below `below`, as far as it lies behind all others.
     pub fn push(&mut self, from: u64, below: u64) {
+        let from = self.0.last().map_or(from, |(_, end)| from.max(*end));
         if from < below {
             self.0.push((from, below));
         }

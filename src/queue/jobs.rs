@@ -11,6 +11,7 @@ use super::metrics;
 use super::sale::Sale;
 use super::service::Queue;
 use crate::platform::error::Problem;
+use crate::platform::telemetry::Seldom;
 
 /// How often the list of live sales, their rules and their seats are reread, and checkpoints written: operators are obeyed
 /// within two seconds.
@@ -34,13 +35,14 @@ pub struct Ticker {
     queue: Arc<Queue>,
     live: Mutex<Vec<Arc<Sale>>>,
     refreshed: Mutex<Option<Instant>>,
+    unread: Seldom,
 }
 
 impl Ticker {
     /// For these lines.
     #[must_use]
     pub fn new(queue: Arc<Queue>) -> Self {
-        Self { queue, live: Mutex::default(), refreshed: Mutex::default() }
+        Self { queue, live: Mutex::default(), refreshed: Mutex::default(), unread: Seldom::default() }
     }
 
     fn live(&self) -> Vec<Arc<Sale>> {
@@ -51,8 +53,12 @@ impl Ticker {
     pub async fn tick(&self) {
         let sales = self.live();
         let tick = |sale: Arc<Sale>| async move {
-            if let Err(problem) = self.queue.tick(&sale).await {
-                tracing::warn!(concert = %sale.concert, %problem, "the line did not move");
+            match self.queue.tick(&sale).await {
+                Ok(()) if sale.standstill.end() => tracing::info!(concert = %sale.concert, "the line moves again"),
+                Err(problem) if sale.standstill.is_due() => {
+                    tracing::warn!(concert = %sale.concert, %problem, "the line does not move");
+                }
+                Ok(()) | Err(_) => {}
             }
             // Moved or not, its phase may have changed by time.
             sale.publish(self.queue.now());
@@ -73,12 +79,19 @@ impl Ticker {
                     *self.live.lock().unwrap_or_else(PoisonError::into_inner) = live;
                     *self.refreshed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 }
-                Err(problem) => tracing::warn!(%problem, "the rules of the lines could not be reread"),
+                Err(problem) if self.unread.is_due() => {
+                    tracing::warn!(%problem, "the rules of the lines cannot be reread");
+                }
+                Err(_) => {}
             }
         }
         let keep_up = |sale: Arc<Sale>| async move {
-            if let Err(problem) = self.queue.keep_up(&sale, is_due).await {
-                tracing::warn!(concert = %sale.concert, %problem, "the line was not kept up");
+            match self.queue.keep_up(&sale, is_due).await {
+                Ok(()) => drop(sale.neglect.end()),
+                Err(problem) if sale.neglect.is_due() => {
+                    tracing::warn!(concert = %sale.concert, %problem, "the line is not kept up");
+                }
+                Err(_) => {}
             }
         };
         futures::stream::iter(self.live()).for_each_concurrent(LINES_AT_ONCE, keep_up).await;

@@ -1,11 +1,12 @@
 //! Places taken and given up.
 
-use super::domain::{BOOKING_CLOSED, Phase, Place, QUEUE_NOT_OPEN, SOLD_OUT, Standing, Ticket};
+use super::domain::{BOOKING_CLOSED, PassId, Phase, Place, QUEUE_NOT_OPEN, SOLD_OUT, Standing, Ticket};
 use super::line::{End, Join, Joined, Left};
 use super::metrics;
-use super::pass;
+use super::pass::{self, Pass};
 use super::sale::Sale;
 use super::service::Queue;
+use super::store;
 use super::store::places::{self, PlaceRow};
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
@@ -103,33 +104,54 @@ impl Queue {
     pub async fn leave(&self, concert: ConcertId, user: UserId, ticket: Option<&str>) -> Result<(), Problem> {
         let sale = self.get_sale(concert).await?;
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
-        match self.end_place(&sale, ticket.arrival, End::Left).await? {
-            Standing::Admitted => {
-                if !self.end_stay(concert, user, ticket.arrival).await? {
-                    // The slot was taken, but its pass was never written.
-                    self.free_slot(concert, ticket.arrival).await?;
+        for _ in 0..STEPS_MAX {
+            let (standing, epoch) = self.end_place(&sale, ticket.arrival, End::Left).await?;
+            match standing {
+                Standing::Admitted => {
+                    self.end_stay(&sale, &ticket).await?;
+                    return self.free_slot(concert, ticket.arrival).await;
                 }
+                // Left already: perhaps by an earlier request that MySQL did not hear of.
+                Standing::Lobby | Standing::Waiting | Standing::Called | Standing::Left => {
+                    if self.note_left(PlaceRow { concert, arrival: ticket.arrival, user }, epoch).await? {
+                        sale.mark_gone(sale.spot(ticket.arrival));
+                        return Ok(());
+                    }
+                    // The line was made anew meanwhile, perhaps without hearing of it.
+                    self.reread(&sale).await?;
+                }
+                Standing::Lapsed | Standing::Finished => return Ok(()),
             }
-            // Left already: perhaps by an earlier request that MySQL did not hear of.
-            Standing::Lobby | Standing::Waiting | Standing::Called | Standing::Left => {
-                // Only what MySQL knows survives the loss of the line, and a 204 must.
-                let place = PlaceRow { concert, arrival: ticket.arrival, user };
-                let write =
-                    self.parts.db.in_tx("queue.leave", place, |conn, place| Box::pin(places::mark_left(conn, place)));
-                write.await?;
-                sale.mark_gone(sale.spot(ticket.arrival));
-            }
-            Standing::Lapsed | Standing::Finished => {}
         }
-        Ok(())
+        Err(Problem::new(&codes::OVERLOADED))
     }
 
-    async fn end_place(&self, sale: &Sale, arrival: u64, end: End) -> Result<Standing, Problem> {
+    /// Writes down that a place was given up: only what MySQL knows survives the loss of the line, and a 204 must. Whether the
+    /// line is still the one that was told.
+    async fn note_left(&self, place: PlaceRow, epoch: u32) -> Result<bool, Problem> {
+        self.parts
+            .db
+            .in_tx("queue.leave", (place, epoch), |conn, (place, epoch)| {
+                Box::pin(async move {
+                    let valid = store::lock_epoch(conn, place.concert).await?;
+                    places::mark_left(conn, place).await?;
+                    Ok(valid.is_some_and(|(valid, _)| valid == *epoch))
+                })
+            })
+            .await
+    }
+
+    /// Where the place stood, and in which making of the line.
+    async fn end_place(&self, sale: &Sale, arrival: u64, end: End) -> Result<(Standing, u32), Problem> {
         for _ in 0..STEPS_MAX {
             let spot = sale.spot(arrival);
-            match self.on_line(sale, |line, at| line.leave(at, spot, end)).await? {
-                Left::From(standing) => return Ok(standing),
-                Left::Drawn => self.reread(sale).await?,
+            let left = self.on_line(sale, |line, at| {
+                let left = line.leave(at, spot, end);
+                Box::pin(async move { Ok(left.await?.map(|left| (left, at.epoch))) })
+            });
+            match left.await? {
+                (Left::From(standing), epoch) => return Ok((standing, epoch)),
+                (Left::Drawn, _) => self.reread(sale).await?,
             }
         }
         Err(Problem::new(&codes::OVERLOADED))
@@ -146,18 +168,17 @@ impl Queue {
         Ok(())
     }
 
-    /// Whether a stay was live.
-    async fn end_stay(&self, concert: ConcertId, user: UserId, arrival: u64) -> Result<bool, Problem> {
-        let input = (concert, user, arrival);
-        let ended = self
-            .parts
-            .db
-            .in_tx_of(user.0, "queue.end_stay", input, |conn, (concert, user, arrival)| {
-                Box::pin(pass::end_at(conn, *concert, *user, *arrival))
-            })
-            .await?;
+    /// Ends the stay of a place, also one whose pass is just being written.
+    async fn end_stay(&self, sale: &Sale, ticket: &Ticket) -> Result<(), Problem> {
+        let Some(rank) = sale.spot(ticket.arrival).rank else { return Ok(()) };
+        let (concert, user, arrival) = (sale.concert, ticket.user, ticket.arrival);
+        let stay = Pass { id: PassId::new(), concert, user, arrival, expires_at: ticket.expires_at };
+        let end = self.parts.db.in_tx_of(user.0, "queue.end_stay", (stay, rank), |conn, (stay, rank)| {
+            Box::pin(pass::end_at(conn, stay, *rank))
+        });
+        end.await?;
         self.parts.wake.now();
-        Ok(ended)
+        Ok(())
     }
 
     /// Frees the slot of a stay that MySQL says has ended. Repeatable.

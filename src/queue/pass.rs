@@ -12,7 +12,7 @@ use crate::accounts::UserId;
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
 use crate::platform::db::Conn;
-use crate::platform::error::Problem;
+use crate::platform::error::{Fault, Problem};
 use crate::platform::outbox;
 use crate::platform::token::{KeyRing, Reader, Sealer};
 
@@ -156,18 +156,34 @@ pub(super) async fn end_elsewhere(
     Ok(Elsewhere::Ended)
 }
 
-/// Ends the stay that this place was exchanged for, if it is the user's and live. Whether it was.
+/// Ends the stay that this place was exchanged for, if it is the user's and live. Where the place has not been exchanged yet,
+/// a stay that is over takes its row: a claim that has a slot already can keep no pass any more.
 ///
 /// # Errors
 /// Where a statement fails.
-pub(super) async fn end_at(conn: &mut Conn, concert: ConcertId, user: UserId, arrival: u64) -> Result<bool, Problem> {
-    match store::find_by_place_for_update(conn, concert, arrival).await? {
-        Some(row) if row.live && row.user_id == user => {
-            end_locked(conn, row.id, concert, arrival).await?;
-            Ok(true)
-        }
-        _ => Ok(false),
+pub(super) async fn end_at(conn: &mut Conn, place: &Pass, rank: u64) -> Result<(), Problem> {
+    let find = store::find_by_place_for_update(conn, place.concert, place.arrival);
+    if let Some(row) = find.await? {
+        return end_row(conn, &row, place).await;
     }
+    match store::insert_ended_pass(conn, place, rank).await {
+        Ok(()) => Ok(()),
+        // The claim came first.
+        Err(problem) if problem.fault() == Some(Fault::Duplicate) => {
+            match store::find_by_place_for_update(conn, place.concert, place.arrival).await? {
+                Some(row) => end_row(conn, &row, place).await,
+                None => Err(problem),
+            }
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+async fn end_row(conn: &mut Conn, row: &store::PlacePass, place: &Pass) -> Result<(), Problem> {
+    if row.live && row.user_id == place.user {
+        end_locked(conn, row.id, place.concert, place.arrival).await?;
+    }
+    Ok(())
 }
 
 /// Ends the stay of this pass and no other, if it is live.

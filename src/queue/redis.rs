@@ -43,7 +43,7 @@ impl Lines {
 
     /// Which Redis keeps this sale's keys: another one after each start.
     pub async fn run_id(&self, concert: ConcertId) -> Result<String, Problem> {
-        let key = self.redis.key(&format!("{{sale:{concert}}}:head"));
+        let key = self.redis.key(&format!("{{sale:{concert}}}:probe"));
         let reply = Reply(self.redis.run(&RUN_ID, vec![key], Vec::new()).await?);
         Ok(reply.word(0))
     }
@@ -209,6 +209,7 @@ fn ticked(reply: &Reply) -> Option<Ticked> {
         pace: reply.word(13).parse().ok()?,
         no_show: reply.word(14).parse().ok()?,
         bound: Bound::ALL.into_iter().find(|bound| bound.word() == reply.word(15))?,
+        ..Snapshot::default()
     };
     let is_drawn = !reply.word(12).is_empty();
     Some(Ticked { snapshot, lapsed: reply.number(6)?, lobby_size: reply.number(11), is_drawn })

@@ -1,5 +1,6 @@
 //! One sale's line as an instance keeps it in memory: enough to answer whoever waits.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
 use crate::platform::clock::Timestamp;
 use crate::platform::error::Code;
+use crate::platform::telemetry::Seldom;
 use crate::platform::token::{KeyRing, Sealer};
 
 /// A draw that has been made.
@@ -108,13 +110,18 @@ impl State {
 /// How fast indices are issued.
 #[derive(Debug, Default)]
 struct Joins {
+    epoch: u32,
     since: Option<(Instant, u64)>,
     per_second: u64,
 }
 
 impl Joins {
     /// Measures over at least half a second; a burst counts at once.
-    fn note(&mut self, now: Instant, issued: u64) -> u64 {
+    fn note(&mut self, epoch: u32, now: Instant, issued: u64) -> u64 {
+        if self.epoch != epoch {
+            // A line made anew goes on from its ceiling: nobody has joined for that.
+            *self = Self { epoch, ..Self::default() };
+        }
         let (since, before) = *self.since.get_or_insert((now, issued));
         let elapsed = now.duration_since(since);
         let joins = issued.saturating_sub(before);
@@ -146,6 +153,11 @@ pub struct Sale {
     pub(super) board: Board,
     settings: Settings,
     joins: Mutex<Joins>,
+    /// When it was last logged that the line does not move, or is not kept up.
+    pub(super) standstill: Seldom,
+    pub(super) neglect: Seldom,
+    /// Whether others reach a store of the line that this instance does not.
+    pub(super) is_cut_off: AtomicBool,
     /// Since when this instance does not reach the line's store.
     pub(super) troubled_since: Mutex<Option<Instant>>,
     /// Since when Redis answers again, while MySQL keeps the line.
@@ -174,6 +186,9 @@ impl Sale {
             board: Board::new(channel, Duration::from_millis(settings.events_ms)),
             settings: settings.clone(),
             joins: Mutex::default(),
+            standstill: Seldom::default(),
+            neglect: Seldom::default(),
+            is_cut_off: AtomicBool::new(false),
             troubled_since: Mutex::default(),
             redis_back: Mutex::default(),
             state: RwLock::new(State::new(concert.hours(), row, draw, settings)),
@@ -223,7 +238,7 @@ impl Sale {
     /// How many indices were issued in the last second or so, given how many were issued by now.
     pub(super) fn joins_per_second(&self, issued: u64) -> u64 {
         let mut joins = self.joins.lock().unwrap_or_else(PoisonError::into_inner);
-        joins.note(Instant::now(), issued)
+        joins.note(self.at().epoch, Instant::now(), issued)
     }
 
     /// Whether ranks are still to be drawn.
@@ -264,6 +279,8 @@ impl Sale {
                 Some(draw) => gone.extend(early.drain().map(|arrival| draw.rank_of(arrival))),
             }
             *known = Snapshot { gone, gone_early: early, issued: tick.issued.max(known.issued), ..tick.clone() };
+            let (snapshot, lobby_size) = (&mut state.snapshot, state.draw.as_ref().map_or(0, |draw| draw.lobby_size));
+            snapshot.nobodys = state.gaps.count(snapshot.serving.max(lobby_size), snapshot.issued);
             state.closed_lobby = ticked.lobby_size.filter(|_| !ticked.is_drawn);
             state.calls.note(&state.snapshot, &state.rules);
             state.pace = Pace::of_line(&state.snapshot, &state.rules, &self.settings);

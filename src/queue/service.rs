@@ -1,7 +1,7 @@
 //! The lines of one instance: finding them, asking them, telling who waits where.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::channel::Channels;
@@ -22,6 +22,7 @@ use crate::platform::error::{Problem, codes};
 use crate::platform::latency::Latencies;
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
+use crate::platform::telemetry::Seldom;
 use crate::platform::token::{KeyRing, Sealer};
 
 /// How often a cold line is rebuilt and asked again within one request: to adopt another's epoch, to wait five times for its
@@ -69,8 +70,9 @@ pub struct Queue {
     pub(super) sales: moka::future::Cache<ConcertId, Arc<Sale>>,
     /// Those that are ticked: they are asked for all the time.
     pub(super) live: RwLock<HashMap<ConcertId, Arc<Sale>>>,
-    /// Whether others reach a Redis that this instance does not.
-    pub(super) is_cut_off: AtomicBool,
+    /// When a line that cannot be served, and lines that are too many, were last logged.
+    pub(super) seldom: Seldom,
+    pub(super) crowded: Seldom,
     seeds: Sealer,
 }
 
@@ -86,7 +88,8 @@ impl Queue {
             sales: moka::future::Cache::new(u64::from(parts.settings.sales_max)),
             live: RwLock::default(),
             channels: Channels::default(),
-            is_cut_off: AtomicBool::new(false),
+            seldom: Seldom::default(),
+            crowded: Seldom::default(),
             seeds: seed_sealer(&parts.keys),
             parts,
         }
@@ -95,7 +98,8 @@ impl Queue {
     /// Whether this instance alone cannot move lines that others move: buyers are better off elsewhere.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
-        self.is_cut_off.load(Ordering::Relaxed)
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.values().any(|sale| sale.is_cut_off.load(Ordering::Relaxed))
     }
 
     /// The present instant.

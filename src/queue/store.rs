@@ -39,7 +39,8 @@ const RAISE_CEILING: &str =
     "UPDATE queue_sales SET issued_ceiling = GREATEST(issued_ceiling, ?) WHERE concert_id = ? AND epoch = ?";
 const RAISE_EPOCH: &str = "UPDATE queue_sales SET epoch = epoch + 1, in_charge = ?, run_id = ?, gaps = ?, serving = ?, \
      checkpointed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE concert_id = ? AND epoch = ?";
-const COMMIT_LOBBY: &str = "UPDATE queue_sales SET lobby_size = ? WHERE concert_id = ? AND lobby_size IS NULL";
+const COMMIT_LOBBY: &str =
+    "UPDATE queue_sales SET lobby_size = ? WHERE concert_id = ? AND epoch = ? AND lobby_size IS NULL";
 const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?), issued = GREATEST(issued, ?), \
      checkpointed_at = LEAST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
          GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, COALESCE(checkpointed_at, '1970-01-01'))) \
@@ -66,6 +67,9 @@ const END_PASSES: &str = "UPDATE queue_passes SET is_live = NULL, \
      ended_at = LEAST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE is_live = 1 AND id IN (?)";
 const INSERT_PASS: &str = "INSERT INTO queue_passes (id, concert_id, user_id, arrival, place_rank, is_live, expires_at, created_at) \
      VALUES (?, ?, ?, ?, ?, 1, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const INSERT_ENDED_PASS: &str = "INSERT INTO queue_passes (id, concert_id, user_id, arrival, place_rank, is_live, expires_at, ended_at, created_at) \
+     VALUES (?, ?, ?, ?, ?, NULL, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
+     UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const END_PASS: &str = "UPDATE queue_passes SET is_live = NULL, \
      ended_at = LEAST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE id = ? AND is_live = 1";
 
@@ -235,9 +239,9 @@ pub(super) async fn raise_epoch(conn: &mut Conn, row: &SaleRow) -> Result<(), Pr
     Ok(())
 }
 
-/// Writes down how many came early, once.
-pub(super) async fn commit_lobby(conn: &mut Conn, concert: ConcertId, size: u64) -> Result<(), Problem> {
-    sqlx::query(COMMIT_LOBBY).bind(size).bind(concert).execute(conn.sql()).await?;
+/// Writes down how many came early, once, and only as the valid making of the line counted them.
+pub(super) async fn commit_lobby(conn: &mut Conn, concert: ConcertId, epoch: u32, size: u64) -> Result<(), Problem> {
+    sqlx::query(COMMIT_LOBBY).bind(size).bind(concert).bind(epoch).execute(conn.sql()).await?;
     Ok(())
 }
 
@@ -342,6 +346,14 @@ pub(super) async fn insert_pass(conn: &mut Conn, pass: &Pass, rank: u64) -> Resu
         .bind(offset)
         .execute(conn.sql())
         .await?;
+    Ok(())
+}
+
+/// Takes the place's row for a stay that never was.
+pub(super) async fn insert_ended_pass(conn: &mut Conn, pass: &Pass, rank: u64) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    let insert = sqlx::query(INSERT_ENDED_PASS).bind(pass.id).bind(pass.concert).bind(pass.user).bind(pass.arrival);
+    insert.bind(rank).bind(offset).bind(offset).bind(offset).execute(conn.sql()).await?;
     Ok(())
 }
 

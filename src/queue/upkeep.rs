@@ -9,8 +9,10 @@ use super::line::{ASKED_MAX, Drawing, Latency, Tick, Warm};
 use super::sale::Sale;
 use super::service::Queue;
 use super::store::Progress;
+use super::store::SaleRow;
 use super::{metrics, pace, store};
 use crate::catalog::ConcertId;
+use crate::catalog::domain::Hours;
 use crate::platform::error::Problem;
 
 /// How far ahead of what is issued MySQL allows, in times of what was issued in the last second: about a second of joins.
@@ -34,6 +36,9 @@ impl Queue {
     /// Where MySQL does not answer.
     pub async fn refresh(&self) -> Result<Vec<Arc<Sale>>, Problem> {
         let open = self.parts.catalog.list_live_sales(self.now(), LEAD, self.parts.settings.sales_max).await?;
+        if open.len() >= self.parts.settings.sales_max as usize && self.crowded.is_due() {
+            tracing::error!(sales_max = open.len(), "more sales are open than are served: the oldest may stand still");
+        }
         let ids: Vec<ConcertId> = open.iter().map(|sale| sale.concert_id).collect();
         let rows = self
             .parts
@@ -43,9 +48,14 @@ impl Queue {
         let mut live = Vec::with_capacity(rows.len());
         for row in rows {
             let Some(facts) = open.iter().find(|sale| sale.concert_id == row.concert) else { continue };
-            let sale = self.get_sale(row.concert).await?;
-            sale.refresh(facts.hours, &row, self.new_draw(&sale, &row)?);
-            live.push(sale);
+            match self.refresh_sale(facts.hours, &row).await {
+                Ok(sale) => live.push(sale),
+                // One sale that cannot be read stops no other.
+                Err(problem) if self.seldom.is_due() => {
+                    tracing::error!(concert = %row.concert, %problem, "a line cannot be served");
+                }
+                Err(_) => {}
+            }
         }
         let kept = live.iter().map(|sale: &Arc<Sale>| (sale.concert, sale.clone())).collect();
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = kept;
@@ -57,6 +67,12 @@ impl Queue {
             self.sales.invalidate(&concert).await;
         }
         Ok(live)
+    }
+
+    async fn refresh_sale(&self, hours: Hours, row: &SaleRow) -> Result<Arc<Sale>, Problem> {
+        let sale = self.get_sale(row.concert).await?;
+        sale.refresh(hours, row, self.new_draw(&sale, row)?);
+        Ok(sale)
     }
 
     /// Moves one line on and remembers its numbers.
@@ -140,15 +156,16 @@ impl Queue {
 
     /// After the lobby of a draw has closed: commits its size once, and makes the ranks count.
     async fn draw_lots(&self, sale: &Sale) -> Result<(), Problem> {
-        let Some(closed) = sale.view(|state| state.closed_lobby) else { return Ok(()) };
+        let (closed, epoch) = sale.view(|state| (state.closed_lobby, state.epoch));
+        let Some(closed) = closed else { return Ok(()) };
         if sale.is_undrawn() {
-            let input = (sale.concert, closed);
+            let input = (sale.concert, epoch, closed);
             let row = self
                 .parts
                 .db
-                .in_tx("queue.commit_lobby", input, |conn, (concert, size)| {
+                .in_tx("queue.commit_lobby", input, |conn, (concert, epoch, size)| {
                     Box::pin(async move {
-                        store::commit_lobby(conn, *concert, *size).await?;
+                        store::commit_lobby(conn, *concert, *epoch, *size).await?;
                         store::find_sale(conn, *concert).await
                     })
                 })

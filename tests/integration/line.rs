@@ -234,3 +234,54 @@ async fn an_operator_is_obeyed_on_every_instance() {
     foreign.expect_problem(403, "forbidden");
     world.end(vec![one, two]).await;
 }
+
+/// Leaving while a claim is on its way must not leave a stay behind that no slot counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_while_claiming_is_out() {
+    let world = World::new().await;
+    let (one, two) = (world.instance().await, world.instance().await);
+    let (claims, leaves) = (Api::over(&[&one]), Api::over(&[&two]));
+    let hall = json!([{"code": "A", "name": "Hall", "rows": [{"name": "1", "seats": 100}]}]);
+    let sale = Sale::new(&claims, &one, &Plan { sections: hall, ..Plan::default() }).await;
+    let buyers = Buyer::many(&one.state, 40).await;
+    let base = format!("/v1/concerts/{}/queue", sale.concert);
+    let mut tickets = Vec::new();
+    for buyer in &buyers {
+        tickets.push(buyer.join(&claims, &sale).await);
+    }
+    eventually("everybody to be called", || async {
+        let seen = [claims.get(&base).send().await.expect(200), leaves.get(&base).send().await.expect(200)];
+        seen.iter().all(|line| line["serving"] == 40).then_some(())
+    })
+    .await;
+    let both = |number: usize| {
+        let (token, ticket) = (&buyers[number].token, &tickets[number]);
+        let claim = claims.post(&format!("{base}/passes")).bearer(token).ticket(ticket);
+        let leave = leaves.delete(&format!("{base}/tickets/me")).bearer(token).ticket(ticket);
+        async move {
+            let later = Duration::from_micros(300 * number as u64);
+            let (claim, leave) = tokio::join!(claim.send(), async {
+                tokio::time::sleep(later).await;
+                leave.send().await
+            });
+            assert!(matches!(claim.status, 201 | 410), "{claim:?}");
+            assert_eq!(leave.status, 204, "{leave:?}");
+            claim.status
+        }
+    };
+    let statuses = join_all((0..buyers.len()).map(both)).await;
+    println!(
+        "{} of {} claims were let in first",
+        statuses.iter().filter(|status| **status == 201).count(),
+        buyers.len()
+    );
+    let live = "SELECT COUNT(*) FROM queue_passes WHERE is_live = 1";
+    let live: i64 = sqlx::query_scalar(live).fetch_one(&mut world.sql().await).await.expect("a count");
+    assert_eq!(live, 0, "stays of places that were given up");
+    eventually("the slots to be free", || async {
+        (claims.get(&base).send().await.expect(200)["active"] == 0).then_some(())
+    })
+    .await;
+    world.assert_clean(&one).await;
+    world.end(vec![one, two]).await;
+}

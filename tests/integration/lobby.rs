@@ -9,6 +9,7 @@ use std::time::Duration;
 use frontrow::accounts::UserId;
 use frontrow::catalog::ConcertId;
 use frontrow::queue::Queue;
+use frontrow::queue::domain::Standing;
 use frontrow::queue::draw::{self, Permutation};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -263,11 +264,11 @@ async fn a_large_lobby_is_drawn_called_and_let_in_in_order() {
             passed += 1;
         }
         let_in += passed;
-        // Nobody behind them is called yet.
-        if let Some(next) = by_rank.get(serving + crowd / 2) {
-            let place = queues[0].find_place(concert, Some(&next.ticket)).await.expect("a place");
-            assert_eq!(place.rank, ranks.rank_of(next.arrival));
-        }
+        // The last one is called when everybody is, and no sooner.
+        let last = by_rank[crowd - 1];
+        let place = queues[0].find_place(concert, Some(&last.ticket)).await.expect("a place");
+        assert_eq!(place.rank, Some(crowd as u64 - 1));
+        assert!(place.standing == Standing::Waiting || place.ahead == Some(0), "{place:?}");
         turn = serving;
     }
     assert_eq!(let_in, crowd);

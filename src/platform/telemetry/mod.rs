@@ -4,6 +4,9 @@
 //! an address or anything that a client chose.
 
 pub mod metrics;
+mod seldom;
+
+pub use seldom::Seldom;
 
 use tracing_subscriber::EnvFilter;
 
