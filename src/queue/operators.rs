@@ -131,9 +131,6 @@ impl Changing {
         let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
         let before = row.rules;
         row.rules = self.change.applied_to(before);
-        if row.rules == before {
-            return Ok(row);
-        }
         store::update_rules(conn, self.concert, &row.rules).await?;
         row.rules_version += 1;
         let details = json!({"before": before, "after": row.rules});
