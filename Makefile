@@ -21,16 +21,25 @@ test: ## run all tests on MySQL (ENGINE=mysql refuses anything else; ARGS goes t
 	scripts/setup.sh test
 	scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
 
+# These try Redis and HTTP: the database is the same to them. ALL=1 runs them too.
+not_about_sql := topology:: many_sales:: losses:: accept_loop:: events::
+
 .PHONY: test-mariadb
-test-mariadb: ## run the tests that touch SQL on MariaDB
+test-mariadb: ## run the tests that touch SQL on MariaDB (ALL=1: all integration tests)
 	scripts/setup.sh mariadb
-	scripts/test.sh --engine mariadb $(ARGS)
+	scripts/test.sh --engine mariadb $(or $(ARGS),$(if $(ALL),,-- $(addprefix --skip ,$(not_about_sql))))
 
 .PHONY: test-crowd
 test-crowd: ## lobby, draw and waiting with 100,000 buyers (CROWD=), in a release build
 	scripts/setup.sh test
 	FRONTROW_CROWD=$(or $(CROWD),100000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --release --test integration \
 	  -- --nocapture lobby::a_large_lobby waiting::waiting_costs
+
+.PHONY: test-losses
+test-losses: ## each loss of a store with 500 clients and an outage of 30 s, one after the other (CLIENTS=, ENGINE=)
+	scripts/setup.sh $(if $(filter mariadb,$(ENGINE)),mariadb,test)
+	FRONTROW_CLIENTS=$(or $(CLIENTS),500) FRONTROW_OUTAGE_SECS=30 scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) \
+	  --test integration -- --nocapture --test-threads 1 losses::
 
 .PHONY: test-upgrade
 test-upgrade: ## upgrade a serving fleet of the previous version (ENGINE=mysql or mariadb)

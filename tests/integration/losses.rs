@@ -10,7 +10,7 @@ use frontrow::queue::draw::Permutation;
 use serde_json::json;
 
 use crate::support::arena::text;
-use crate::support::losses::{CLIENTS, ISSUED_BEFORE, Moment, Opening, Scene};
+use crate::support::losses::{Moment, Opening, Scene, clients, issued_before};
 use crate::support::topology::{RedisServer, folder};
 use crate::support::{Fault, RedisSentinels, eventually};
 
@@ -203,7 +203,7 @@ async fn a_lobby_is_wiped_and_drawn_all_the_same() {
     let (redis, dir) = redis_server().await;
     let scene = Scene::set(&url(&redis), Opening::Lobby).await;
     let wipe = async |scene: &Scene| {
-        scene.wait_for_joins(ISSUED_BEFORE).await;
+        scene.wait_for_joins(issued_before()).await;
         let began = scene.seen.now();
         redis.ask(&["FLUSHALL"]).await;
         scene.enter(Moment::During);
@@ -211,7 +211,7 @@ async fn a_lobby_is_wiped_and_drawn_all_the_same() {
     };
     let open = async {
         scene.reaches(Moment::After).await;
-        scene.wait_for_joins(CLIENTS as usize - 20).await;
+        scene.wait_for_joins(clients() as usize - 20).await;
         scene.world.advance(Duration::from_hours(1));
     };
     tokio::join!(Box::pin(scene.run("FLUSHALL in the lobby", wipe)), open);
@@ -224,7 +224,7 @@ async fn a_lobby_is_wiped_and_drawn_all_the_same() {
     let ranks = Permutation::new(&seed, scene.sale.concert.parse().expect("an id"), size);
     let told = scene.seen.ranks();
     let early = told.iter().filter(|(arrival, _)| *arrival < size).count();
-    assert!(early >= ISSUED_BEFORE && told.len() >= CLIENTS as usize, "{early} of {}", told.len());
+    assert!(early >= issued_before() && told.len() >= clients() as usize, "{early} of {}", told.len());
     for (arrival, rank) in told {
         assert_eq!(rank, ranks.rank_of(arrival).unwrap_or(arrival));
     }

@@ -24,8 +24,16 @@ use super::crowd::hall;
 use super::world::server;
 use super::{Api, Buyer, Instance, Proxy, Sale, World, eventually};
 
-/// Clients of one crowd.
-pub const CLIENTS: u32 = 500;
+/// Clients of one crowd: `FRONTROW_CLIENTS`, or so many that a busy machine is done in good time.
+pub fn clients() -> u32 {
+    std::env::var("FRONTROW_CLIENTS").map_or(160, |text| text.parse().expect("a number of clients"))
+}
+
+/// How many must have joined before the loss.
+pub fn issued_before() -> usize {
+    clients() as usize / 2
+}
+
 /// How many may be inside.
 pub const ACTIVE_MAX: i64 = 40;
 /// Longest life of a crowd, far above what it takes.
@@ -34,7 +42,6 @@ const CROWD_MAX: Duration = Duration::from_mins(3);
 const ANSWER_MAX: Duration = Duration::from_secs(4 + 6);
 /// What a machine that is busy with other things must still see of the crowd before the loss.
 const ADMITTED_BEFORE: usize = 30;
-pub const ISSUED_BEFORE: usize = 250;
 
 /// The defaults' proportions, in a fraction of their time.
 const LIMITS: [(&str, &str); 6] = [
@@ -144,7 +151,7 @@ impl Scene {
     /// A crowd lives while this happens to its line; then everything is held against what must be true. `loss` gets to run
     /// when many wait and some are inside, and says when it began and when it ended.
     pub async fn run(&self, name: &str, loss: impl AsyncFnOnce(&Self) -> (Duration, Duration)) -> Vec<Story> {
-        let buyers = Buyer::many(&self.instances[0].state, CLIENTS).await;
+        let buyers = Buyer::many(&self.instances[0].state, clients()).await;
         let clients = buyers.iter().enumerate().map(|(number, buyer)| Client::new(self, buyer, number).live());
         let crowd = async {
             let stories = tokio::time::timeout(CROWD_MAX, join_all(clients)).await;
@@ -173,7 +180,7 @@ impl Scene {
 
     /// Waits until many wait and some were let in.
     pub async fn wait_for_crowd(&self) {
-        self.wait_for_joins(ISSUED_BEFORE).await;
+        self.wait_for_joins(issued_before()).await;
         eventually("the crowd", || async { (self.seen.count("Claim 201") >= ADMITTED_BEFORE).then_some(()) }).await;
     }
 
