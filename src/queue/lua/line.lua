@@ -2,7 +2,7 @@
 --
 -- KEYS of one sale, all with its hash tag, always passed in this order:
 --   1 head     hash: epoch, run_id (of the Redis that it was made in), issued, serving, calls_made (without those of nobody),
---                     tokens (ranks that may be called now), at (ms of the last tick), gone_seq, gaps (`from-below,` pairs of
+--                     tokens (ranks that may be called now), at and ticked (ms of the last tick), gone_seq, gaps (`from-below,` pairs of
 --                     ranks that nobody is known to have), amnesty_by (ms; see standing), unsure_below (users may lack some of the
 --                     arrivals below, or have older ones),
 --                     lobby_size (once the lobby closed), drawn (the same, once ranks are known);
