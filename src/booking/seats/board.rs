@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::bits::Bits;
 use crate::catalog::PerformanceId;
 use crate::catalog::seat_map::SeatMap;
 use crate::platform::clock::Timestamp;
@@ -16,30 +17,6 @@ pub enum SeatStatus {
     Held,
     /// Sold.
     Sold,
-}
-
-/// A bitmap: bit i, least significant first, is the seat with index i.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Bits(Vec<u8>);
-
-impl Bits {
-    fn new(len: usize) -> Self {
-        Self(vec![0; len.div_ceil(8)])
-    }
-
-    fn set(&mut self, index: u32) {
-        if let Some(byte) = self.0.get_mut(index as usize / 8) {
-            *byte |= 1 << (index % 8);
-        }
-    }
-
-    fn has(&self, index: u32) -> bool {
-        self.0.get(index as usize / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
-    }
-
-    fn count(&self) -> u32 {
-        self.0.iter().map(|byte| byte.count_ones()).sum()
-    }
 }
 
 /// Seats of one grade that can be held.
@@ -107,6 +84,12 @@ impl Board {
         self.total.saturating_sub(self.sold.count())
     }
 
+    /// The seats that cannot be held, sold ones included.
+    #[must_use]
+    pub const fn taken(&self) -> &Bits {
+        &self.taken
+    }
+
     /// What the seat is.
     #[must_use]
     pub fn status(&self, index: u32) -> SeatStatus {
@@ -130,7 +113,7 @@ impl Board {
             total: self.total,
             available: self.available(),
             by_grade: self.by_grade.clone(),
-            taken: base64::engine::general_purpose::STANDARD.encode(&self.taken.0),
+            taken: base64::engine::general_purpose::STANDARD.encode(self.taken.bytes()),
         }
     }
 }
@@ -152,20 +135,4 @@ pub struct BoardView {
     pub by_grade: Vec<GradeLeft>,
     /// Base64 of a bitmap: bit i (least significant first) is the seat with index i.
     pub taken: String,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bits_count_from_the_least_significant() {
-        let mut bits = Bits::new(10);
-        bits.set(0);
-        bits.set(9);
-        bits.set(99);
-        assert_eq!(bits.0, [0b1, 0b10]);
-        assert!(bits.has(9) && !bits.has(8) && !bits.has(99));
-        assert_eq!(bits.count(), 2);
-    }
 }

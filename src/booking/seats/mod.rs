@@ -2,7 +2,9 @@
 //!
 //! Table owned: `seats`. A seat is held while `held_until` lies ahead, and sold once it has a reservation.
 
+pub mod bits;
 pub mod board;
+pub mod filter;
 pub mod http;
 mod service;
 pub mod store;
