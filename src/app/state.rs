@@ -76,6 +76,7 @@ impl State {
             catalog: reader.clone(),
             passes: Passes::new(&keys),
             latencies: latencies.clone(),
+            filter: crate::booking::seats::filter::Filter::default(),
             settings: config.booking.clone(),
         });
         Ok(Self {

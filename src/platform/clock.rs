@@ -61,6 +61,12 @@ impl Timestamp {
         self.0.format("%a, %d %b %Y %H:%M:%S GMT").to_string()
     }
 
+    /// As SQL writes it between quotes.
+    #[must_use]
+    pub fn sql(self) -> impl std::fmt::Display {
+        self.0.format("%Y-%m-%d %H:%M:%S%.6f")
+    }
+
     /// The time from `earlier` to this instant; zero where it lies behind.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

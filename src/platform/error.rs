@@ -112,6 +112,7 @@ struct Inner {
     retry_after_secs: Option<u32>,
     limit: Option<Limit>,
     fault: Option<Fault>,
+    is_unanswered: bool,
     source: Option<anyhow::Error>,
 }
 
@@ -138,6 +139,7 @@ impl Problem {
             retry_after_secs: None,
             limit: None,
             fault: None,
+            is_unanswered: false,
             source: None,
         };
         Self(Box::new(inner))
@@ -225,6 +227,19 @@ impl Problem {
         self
     }
 
+    /// Remembers that a commit may have been sent and was not answered.
+    #[must_use]
+    pub fn unanswered(mut self) -> Self {
+        self.0.is_unanswered = true;
+        self
+    }
+
+    /// Whether it may have taken effect all the same.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.0.is_unanswered
+    }
+
     /// Attaches a cause for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<anyhow::Error>) -> Self {
@@ -241,6 +256,7 @@ impl Problem {
         copy.0.retry_after_secs = self.0.retry_after_secs;
         copy.0.limit = self.0.limit;
         copy.0.fault = self.0.fault;
+        copy.0.is_unanswered = self.0.is_unanswered;
         copy
     }
 

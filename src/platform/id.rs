@@ -35,6 +35,12 @@ macro_rules! id_types {
             }
         }
 
+        impl $crate::platform::db::Literal for $name {
+            fn write(&self, sql: &mut String) {
+                self.0.write(sql);
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::db::{Body, Conn, Db};
+use super::db::{Body, Conn, Db, Text, parts, rows, union_all};
 use super::error::{Fault, Problem, codes};
 use super::http::keyed::{Answer, RequestKey};
 
@@ -30,6 +30,14 @@ const COMPLETE: &str = "UPDATE idempotency_keys SET status = ?, body = ? WHERE u
 const DELETE_OLD: &str = "DELETE FROM idempotency_keys \
      WHERE created_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 24 HOUR ORDER BY created_at LIMIT ?";
 
+const FIND_STORED: &str = "SELECT fingerprint, status, body, created_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 24 HOUR AS is_kept, \
+     user_id, request_key FROM idempotency_keys WHERE user_id = ? AND request_key = ?";
+const INSERT_STORED: &str = "INSERT INTO idempotency_keys (user_id, request_key, fingerprint, status, body, created_at) \
+     VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+
+/// Of a stored answer's row as text, all but its body.
+const ROW_LEN: usize = 800;
+
 type Running = Arc<Mutex<HashSet<(Uuid, String)>>>;
 
 /// Runs effects at most once per user and key.
@@ -40,6 +48,7 @@ pub struct Idempotency {
 }
 
 /// Marks a key as running on this instance until dropped.
+#[derive(Debug)]
 struct Mark {
     running: Running,
     entry: (Uuid, String),
@@ -113,6 +122,28 @@ impl Idempotency {
         self.db.in_tx_of_within(user, name, limit, (keyed, |conn, keyed| run(conn, keyed))).await
     }
 
+    /// Marks a keyed request as running; for requests that share a transaction, which look their keys up together
+    /// ([`find_stored`]) and store their answers together ([`store`]). None where the request has no key.
+    ///
+    /// # Errors
+    /// `idempotency_key_in_flight`.
+    pub fn begin(&self, user: Uuid, request: RequestKey) -> Result<Option<Arc<Begun>>, Problem> {
+        let Some(key) = request.key else { return Ok(None) };
+        let mark = Mark::begin(&self.running, user, &key).ok_or_else(in_flight)?;
+        Ok(Some(Arc::new(Begun { user, key, fingerprint: request.fingerprint, _mark: mark })))
+    }
+
+    /// How the request was answered before, for one that is about to be refused.
+    ///
+    /// # Errors
+    /// Where MySQL does not answer.
+    pub async fn recall(&self, request: Arc<Begun>) -> Result<Option<Before>, Problem> {
+        let recall = self.db.read("idempotency.recall", request, |conn, request| {
+            Box::pin(async move { Ok(request.before(&list_stored(conn, &[request.as_ref()]).await?)) })
+        });
+        recall.await
+    }
+
     /// Forgets keys past their time, at most `limit` of them. Returns how many.
     ///
     /// # Errors
@@ -128,6 +159,81 @@ impl Idempotency {
             })
             .await
     }
+}
+
+/// A keyed request that is running.
+#[derive(Debug)]
+pub struct Begun {
+    user: Uuid,
+    key: String,
+    fingerprint: [u8; 32],
+    /// Lives as long as what is done for the request, even when the client is gone.
+    _mark: Mark,
+}
+
+/// How a keyed request was answered before.
+pub type Before = Result<Answer, Problem>;
+
+#[derive(sqlx::FromRow)]
+struct Stored {
+    fingerprint: Vec<u8>,
+    status: u16,
+    body: Vec<u8>,
+    is_kept: bool,
+    user_id: Uuid,
+    request_key: Vec<u8>,
+}
+
+/// What these requests were answered before: for each the stored answer, or `idempotency_key_reused`, or nothing. Keys past
+/// their time are forgotten here, so that they can be stored anew.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn find_stored(conn: &mut Conn, requests: &[&Begun]) -> Result<Vec<Option<Before>>, Problem> {
+    let stored = list_stored(conn, requests).await?;
+    for old in stored.iter().filter(|row| !row.is_kept) {
+        Text::new(DELETE).bind(&old.user_id).bind(&old.request_key[..]).execute(conn).await?;
+    }
+    Ok(requests.iter().map(|request| request.before(&stored)).collect())
+}
+
+async fn list_stored(conn: &mut Conn, requests: &[&Begun]) -> Result<Vec<Stored>, Problem> {
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
+    let offset = conn.offset_micros();
+    let text = requests.iter().fold(Text::new(union_all(FIND_STORED, requests.len())), |text, request| {
+        text.bind(&offset).bind(&request.user).bind(request.key.as_bytes())
+    });
+    text.list(conn).await
+}
+
+impl Begun {
+    fn before(&self, stored: &[Stored]) -> Option<Before> {
+        let mut kept = stored.iter().filter(|row| row.is_kept);
+        let row = kept.find(|row| row.user_id == self.user && row.request_key == self.key.as_bytes())?;
+        if row.fingerprint != self.fingerprint {
+            return Some(Err(Problem::new(&codes::IDEMPOTENCY_KEY_REUSED)));
+        }
+        Some(Ok(Answer { status: row.status, body: row.body.clone().into(), replayed: true }))
+    }
+}
+
+/// Stores the answers of requests that took effect, in the transaction of the effects. A key that another instance is
+/// storing, or has just stored, fails the whole statement with [`Fault::Duplicate`].
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn store(conn: &mut Conn, answers: &[(&Begun, &Answer)]) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    for part in parts(answers, |(_, answer)| 2 * answer.body.len() + ROW_LEN) {
+        let text = part.iter().fold(Text::new(rows(INSERT_STORED, part.len())), |text, (request, answer)| {
+            let text = text.bind(&request.user).bind(request.key.as_bytes()).bind(&request.fingerprint[..]);
+            text.bind(&answer.status).bind(answer.body.as_ref()).bind(&offset)
+        });
+        text.execute(conn).await?;
+    }
+    Ok(())
 }
 
 fn in_flight() -> Problem {

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod breaker;
 pub mod clock;
+pub mod combiner;
 pub mod config;
 pub mod db;
 pub mod embedded;

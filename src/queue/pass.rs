@@ -1,17 +1,19 @@
 //! The pass: what lets a buyer book. Sealed, so that it is verified without Redis; its row says whether
 //! it is still live. This is all of the line that booking may know.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 pub use super::domain::BOOKING_CLOSED;
-use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, PassId, SALE_STOPPED};
+pub use super::domain::PassId;
+use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, SALE_STOPPED};
 use super::store;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::Conn;
+use crate::platform::db::{self, Conn};
 use crate::platform::error::{Fault, Problem};
 use crate::platform::outbox;
 use crate::platform::token::{KeyRing, Reader, Sealer};
@@ -90,16 +92,25 @@ impl Passes {
     }
 }
 
-/// Locks the pass's row for the rest of the transaction and returns the database's present instant.
-/// As one user has one live pass per sale, this also puts one buyer's bookings in a row.
+/// Locks the rows of these passes for the rest of the transaction, and returns those that are live with the database's
+/// present instant. As one user has one live pass per sale, this also puts one buyer's bookings in a row.
 ///
 /// # Errors
-/// `pass_expired` where the stay has ended.
-pub async fn lock_live(conn: &mut Conn, id: PassId) -> Result<Timestamp, Problem> {
-    match store::find_by_id_for_update(conn, id).await? {
-        Some(row) if row.live && row.now_at < row.expires_at => Ok(row.now_at),
-        _ => Err(Problem::new(&PASS_EXPIRED)),
-    }
+/// Where a statement fails.
+pub async fn lock_live(conn: &mut Conn, ids: &[PassId]) -> Result<(Timestamp, HashSet<PassId>), Problem> {
+    let rows = store::list_by_id_for_update(conn, ids).await?;
+    let now = match rows.first() {
+        Some(row) => row.now_at,
+        None => db::now(conn).await?,
+    };
+    let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at);
+    Ok((now, live.map(|row| row.id).collect()))
+}
+
+/// What is told of a pass whose stay has ended.
+#[must_use]
+pub fn expired() -> Problem {
+    Problem::new(&PASS_EXPIRED)
 }
 
 /// Refuses while an operator has stopped the sale. Under READ COMMITTED each statement sees what was committed before it, so
@@ -109,11 +120,20 @@ pub async fn lock_live(conn: &mut Conn, id: PassId) -> Result<Timestamp, Problem
 /// # Errors
 /// `sale_stopped`.
 pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
-    if store::is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
+    if is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
+}
+
+/// Whether an operator has stopped the sale, as [`refuse_if_stopped`] reads it.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
+    store::is_stopped(conn, concert).await
 }
 
 /// What everybody is told while the sale is stopped.
-pub(super) fn stopped() -> Problem {
+#[must_use]
+pub fn stopped() -> Problem {
     Problem::new(&SALE_STOPPED).retry_after(STOPPED_RETRY_SECS)
 }
 
@@ -191,7 +211,7 @@ async fn end_row(conn: &mut Conn, row: &store::PlacePass, place: &Pass) -> Resul
 /// # Errors
 /// Where a statement fails.
 pub(super) async fn end(conn: &mut Conn, pass: &Pass) -> Result<(), Problem> {
-    match store::find_by_id_for_update(conn, pass.id).await? {
+    match store::list_by_id_for_update(conn, &[pass.id]).await?.first() {
         Some(row) if row.live => end_locked(conn, pass.id, pass.concert, pass.arrival).await,
         _ => Ok(()),
     }

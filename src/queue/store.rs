@@ -12,7 +12,7 @@ use crate::catalog::ConcertId;
 use crate::catalog::domain::Order;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, in_list};
+use crate::platform::db::{Conn, Text, in_list};
 use crate::platform::error::Problem;
 
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
@@ -57,8 +57,8 @@ const FIND_BY_PLACE_FOR_UPDATE: &str = "SELECT id, user_id, expires_at, \
      FROM queue_passes WHERE concert_id = ? AND arrival = ? FOR UPDATE";
 const FIND_BY_USER_FOR_UPDATE: &str =
     "SELECT id, arrival FROM queue_passes WHERE concert_id = ? AND user_id = ? AND is_live = 1 FOR UPDATE";
-const FIND_BY_ID_FOR_UPDATE: &str = "SELECT UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at, expires_at, is_live IS NOT NULL AS live \
-     FROM queue_passes WHERE id = ? FOR UPDATE";
+const LIST_BY_ID_FOR_UPDATE: &str = "SELECT id, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at, expires_at, is_live IS NOT NULL AS live \
+     FROM queue_passes WHERE id IN (?) ORDER BY id FOR UPDATE";
 const COUNT_LIVE: &str = "SELECT COUNT(*) FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND";
 const LIST_LIVE_FOR_UPDATE: &str = "SELECT id, arrival FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
@@ -366,14 +366,18 @@ pub(super) async fn end_pass(conn: &mut Conn, id: PassId) -> Result<(), Problem>
 /// A pass row as its holder's transaction sees it, locked.
 #[derive(Debug, sqlx::FromRow)]
 pub(super) struct LockedPass {
+    pub id: PassId,
     pub now_at: Timestamp,
     pub expires_at: Timestamp,
     pub live: bool,
 }
 
-pub(super) async fn find_by_id_for_update(conn: &mut Conn, id: PassId) -> Result<Option<LockedPass>, Problem> {
-    let offset = conn.offset_micros();
-    Ok(sqlx::query_as(FIND_BY_ID_FOR_UPDATE).bind(offset).bind(id).fetch_optional(conn.sql()).await?)
+pub(super) async fn list_by_id_for_update(conn: &mut Conn, ids: &[PassId]) -> Result<Vec<LockedPass>, Problem> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = Text::new(in_list(LIST_BY_ID_FOR_UPDATE, ids.len())).bind(&conn.offset_micros());
+    ids.iter().fold(text, Text::bind).list(conn).await
 }
 
 /// How many are inside.

@@ -11,6 +11,7 @@ mod availability;
 mod cancellation;
 mod cancelled;
 mod clocks;
+mod combiner;
 mod conflicts;
 mod crashes;
 mod crashes_journeys;

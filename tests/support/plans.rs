@@ -121,7 +121,12 @@ impl Tables {
             match char {
                 '?' if !is_quoted => {
                     let is_age = sql[..at].ends_with("INTERVAL ") && sql[at..].starts_with("? HOUR");
-                    let value = if is_age { Some("24".to_owned()) } else { self.value(&sql[..at], &aliases) };
+                    let value = match sql[at..].strip_prefix("? AS ") {
+                        _ if is_age => Some("24".to_owned()),
+                        // A derived table's column has the name of the one that it is compared with.
+                        Some(rest) => self.of_column(rest.split([',', ')', ' ']).next().unwrap_or_default(), &aliases),
+                        None => self.value(&sql[..at], &aliases),
+                    };
                     let value = value.ok_or_else(|| sql[..at].to_owned())?;
                     text.push_str(&value);
                 }
@@ -157,6 +162,11 @@ impl Tables {
         let table = aliases.get(alias).filter(|table| self.has(table, column)).or_else(owner)?;
         let values: Vec<String> = self.samples[table].iter().map(|row| row[column].clone()).collect();
         if is_list { Some(values.join(", ")) } else { values.first().cloned() }
+    }
+
+    fn of_column(&self, column: &str, aliases: &BTreeMap<String, String>) -> Option<String> {
+        let table = aliases.values().find(|table| self.has(table, column))?;
+        self.samples[table].first().map(|row| row[column].clone())
     }
 
     fn has(&self, table: &str, column: &str) -> bool {

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::booking::seats::best::Arrangement;
 use crate::catalog::PerformanceId;
 use crate::platform::clock::Timestamp;
 use crate::platform::money::{CURRENCY, Money};
@@ -91,6 +92,19 @@ impl Hold {
     ) -> Self {
         Self { id, status, performance_id, seats, amount, currency: CURRENCY, expires_at }
     }
+}
+
+/// A hold as it is answered when it is made.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct MadeHold {
+    /// The hold.
+    #[serde(flatten)]
+    pub hold: Hold,
+    /// Whether these seats leave a single free seat beside them that nobody may want alone.
+    pub leaves_orphan: bool,
+    /// How the seats lie, where the best available ones were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arrangement: Option<Arrangement>,
 }
 
 #[cfg(test)]

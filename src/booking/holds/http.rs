@@ -10,7 +10,7 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::domain::{Hold, HoldId};
+use super::domain::{Hold, HoldId, MadeHold};
 use super::service::{Holds, Request};
 use crate::accounts::http::Buyer;
 use crate::catalog::PerformanceId;
@@ -63,7 +63,7 @@ impl HoldBody {
     params(("id" = PerformanceId, Path, description = "The performance"), ("Queue-Pass" = String, Header, description = "The pass"),
         ("Idempotency-Key" = Option<String>, Header, description = "Makes the request repeatable")),
     request_body = HoldBody, security(("bearer" = [])),
-    responses((status = 201, body = Hold),
+    responses((status = 201, body = MadeHold),
         (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "unauthenticated, invalid_pass"),
         (status = 403, body = ProblemBody, content_type = "application/problem+json", description = "pass_required, pass_expired"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "not_found, unknown_seat with seat_ids"),

@@ -1,27 +1,27 @@
 //! Holding seats and giving them back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::domain::{HOLD_PAID, HeldSeat, Hold, HoldId, HoldStatus, SEAT_LIMIT_EXCEEDED};
-use super::store::{self, HoldRow, NewHold};
+use super::batch::{HoldSeats, Wanted};
+use super::domain::{HOLD_PAID, HeldSeat, Hold, HoldId, HoldStatus};
+use super::store::{self, HoldRow};
 use crate::accounts::UserId;
-use crate::booking::reservations;
+use crate::booking::seats::filter::{Change, Claimed, Filter, Hall};
 use crate::booking::seats::{self, SEATS_TAKEN, Settings, UNKNOWN_SEAT};
-use crate::catalog::domain::Concert;
 use crate::catalog::seat_map::SeatMap;
-use crate::catalog::{PerformanceId, Reader};
+use crate::catalog::{PerformanceId, Reader, Seat};
 use crate::platform::clock::Clock;
-use crate::platform::db::{Conn, Db};
+use crate::platform::combiner::{Bounds, Combiner};
+use crate::platform::db::Db;
 use crate::platform::error::Problem;
-use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
+use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Page, PageParams};
-use crate::platform::idempotency::Idempotency;
+use crate::platform::idempotency::{Begun, Idempotency};
 use crate::platform::latency::Latencies;
-use crate::platform::money::Money;
-use crate::queue::pass::{self, BOOKING_CLOSED, Passes};
+use crate::queue::pass::Passes;
 
 /// What the service is built from.
 #[derive(Clone, Debug)]
@@ -38,13 +38,21 @@ pub struct Parts {
     pub passes: Passes,
     /// How long holds and payments took lately.
     pub latencies: Latencies,
+    /// Refuses what is taken.
+    pub filter: Filter,
     /// `[booking]`.
     pub settings: Settings,
 }
 
 /// The holds of one instance.
 #[derive(Clone, Debug)]
-pub struct Holds(Arc<Parts>);
+pub struct Holds(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    combiner: Combiner<HoldSeats>,
+}
 
 /// What a buyer asks to hold.
 #[derive(Debug)]
@@ -59,19 +67,18 @@ pub struct Request {
     pub seat_ids: Vec<String>,
 }
 
-/// A request with what the catalogue says about it.
-struct Holding {
-    parts: Arc<Parts>,
-    request: Request,
-    concert: Arc<Concert>,
-    map: Arc<SeatMap>,
-}
-
 impl Holds {
     /// Over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+        let bounds = Bounds {
+            lanes: parts.settings.hold_lanes,
+            batch_max: parts.settings.hold_batch_max,
+            waiting_max: parts.settings.hold_waiting_max,
+        };
+        let work = HoldSeats { filter: parts.filter.clone() };
+        let combiner = Combiner::new(parts.db.clone(), work, bounds);
+        Self(Arc::new(Inner { parts, combiner }))
     }
 
     /// Holds all the seats, or none.
@@ -79,15 +86,53 @@ impl Holds {
     /// # Errors
     /// `pass_required`, `invalid_pass`, `pass_expired`, `unknown_seat`, `booking_closed`, `seat_limit_exceeded`, `seats_taken`, `sale_stopped`.
     pub async fn hold(&self, request: Request, key: RequestKey) -> Result<Answer, Problem> {
-        let catalog = &self.0.catalog;
-        let performance = catalog.get_performance(request.performance).await?;
-        let concert = catalog.get_concert(performance.concert_id).await?;
-        let map = catalog.get_seat_map(request.performance).await?;
-        let user = request.user;
-        let holding = Holding { parts: self.0.clone(), request, concert, map };
-        let hold =
-            self.0.idempotency.once("booking.hold", user.0, key, holding, |conn, holding| Box::pin(holding.run(conn)));
-        self.0.latencies.time(hold).await
+        let begun = self.0.parts.idempotency.begin(request.user.0, key)?;
+        let refusal = match self.take(request, begun.clone()).await {
+            Err(problem) if problem.code().status < 500 => problem,
+            other => return other,
+        };
+        // What took effect once is answered as it was, whatever stands in its way now.
+        let Some(begun) = begun else { return Err(refusal) };
+        self.0.parts.idempotency.recall(begun).await?.unwrap_or(Err(refusal))
+    }
+
+    async fn take(&self, request: Request, begun: Option<Arc<Begun>>) -> Result<Answer, Problem> {
+        let Inner { parts, combiner } = &*self.0;
+        let performance = parts.catalog.get_performance(request.performance).await?;
+        let concert = parts.catalog.get_concert(performance.concert_id).await?;
+        let map = parts.catalog.get_seat_map(request.performance).await?;
+        let pass = parts.passes.open(request.pass.as_deref(), request.user, concert.id, parts.clock.now())?;
+        let seats = named(&map, &request.seat_ids)?;
+        let hall = Hall { concert: concert.id, performance: request.performance, seats_total: map.seats_total() };
+        let turn = parts.db.turn_of(request.user.0).await?;
+        let numbers: Vec<u32> = seats.iter().map(|seat| seat.number).collect();
+        let claim = match parts.filter.claim(hall, &numbers).await {
+            Claimed::Granted(claim) => Some(claim),
+            Claimed::Refused { seats, .. } => return Err(taken(&map, &seats)),
+            Claimed::Unknown => None,
+        };
+        let wanted = Wanted {
+            id: HoldId::new(),
+            user: request.user,
+            pass: pass.id,
+            hall,
+            concert,
+            seats,
+            leaves_orphan: false,
+            arrangement: None,
+            hold_for: Duration::from_secs(parts.settings.hold_secs),
+            begun,
+            verdict: Mutex::default(),
+            _turn: turn,
+        };
+        let answer = parts.latencies.time(combiner.submit(request.performance.0, wanted)).await;
+        // Where it is not known whether the hold was made, the marks end by themselves.
+        if let (Err(problem), Some(claim)) = (&answer, &claim)
+            && !problem.is_unanswered()
+        {
+            parts.filter.give_back(claim).await;
+        }
+        answer
     }
 
     /// The user's hold.
@@ -96,6 +141,7 @@ impl Holds {
     /// 404 where the user has none of that id.
     pub async fn get(&self, user: UserId, hold: HoldId) -> Result<Hold, Problem> {
         self.0
+            .parts
             .db
             .read("booking.get_hold", (user, hold), |conn, (user, hold)| {
                 Box::pin(async move {
@@ -116,6 +162,7 @@ impl Holds {
         let limit = page.fetch();
         let found = self
             .0
+            .parts
             .db
             .read("booking.list_holds", (user, before, limit), |conn, (user, before, limit)| {
                 Box::pin(async move {
@@ -134,24 +181,30 @@ impl Holds {
     /// # Errors
     /// 404 where the user has no such hold, `already_paid`.
     pub async fn release(&self, user: UserId, hold: HoldId) -> Result<(), Problem> {
-        self.0
-            .db
-            .in_tx_of(user.0, "booking.release", (user, hold), |conn, (user, hold)| {
-                Box::pin(async move {
-                    let row = store::find_for_update(conn, *user, *hold).await?;
-                    let row = row.ok_or_else(|| Problem::not_found("hold"))?;
-                    match row.status() {
-                        HoldStatus::Paid => return Err(Problem::new(&HOLD_PAID)),
-                        HoldStatus::Released | HoldStatus::Expired => return Ok(()),
-                        HoldStatus::Held => {}
-                    }
-                    let held = store::list_seats(conn, &[*hold]).await?;
-                    let numbers: Vec<u32> = held.iter().map(|(_, seat)| seat.number).collect();
-                    seats::store::release(conn, row.performance_id, *hold, &numbers).await?;
-                    store::mark_released(conn, *hold, row.now_at).await
-                })
+        let parts = &self.0.parts;
+        let release = parts.db.in_tx_of(user.0, "booking.release", (user, hold), |conn, (user, hold)| {
+            Box::pin(async move {
+                let row = store::find_for_update(conn, *user, *hold).await?;
+                let row = row.ok_or_else(|| Problem::not_found("hold"))?;
+                match row.status() {
+                    HoldStatus::Paid => return Err(Problem::new(&HOLD_PAID)),
+                    HoldStatus::Released | HoldStatus::Expired => return Ok(None),
+                    HoldStatus::Held => {}
+                }
+                let held = store::list_seats(conn, &[*hold]).await?;
+                let numbers: Vec<u32> = held.iter().map(|(_, seat)| seat.number).collect();
+                seats::store::release(conn, row.performance_id, *hold, &numbers).await?;
+                store::mark_released(conn, *hold, row.now_at).await?;
+                Ok(Some((row.concert_id, row.performance_id, numbers)))
             })
-            .await
+        });
+        if let Some((concert, performance, numbers)) = release.await?
+            && let Ok(map) = parts.catalog.get_seat_map(performance).await
+        {
+            let seats_total = map.seats_total();
+            parts.filter.settle(Hall { concert, performance, seats_total }, &[Change::Freed(numbers)]).await;
+        }
+        Ok(())
     }
 }
 
@@ -160,82 +213,27 @@ fn with_own(row: HoldRow, seats: &[(HoldId, HeldSeat)]) -> Hold {
     row.with_seats(own)
 }
 
-impl Holding {
-    async fn run(&self, conn: &mut Conn) -> Result<Answer, Problem> {
-        let request = &self.request;
-        let concert = self.concert.id;
-        let opened = self.parts.passes.open(request.pass.as_deref(), request.user, concert, self.parts.clock.now())?;
-        let numbers = self.numbers()?;
-        let now = pass::lock_live(conn, opened.id).await?;
-        pass::refuse_if_stopped(conn, concert).await?;
-        if now >= self.concert.hours().booking_closes_at {
-            return Err(Problem::new(&BOOKING_CLOSED));
+/// The seats of these labels, by number.
+fn named(map: &SeatMap, labels: &[String]) -> Result<Vec<HeldSeat>, Problem> {
+    let (mut seats, mut unknown) = (Vec::with_capacity(labels.len()), Vec::new());
+    for label in labels {
+        match map.index_of(label).and_then(|number| map.seat(number)) {
+            Some(seat) => seats.push(held(seat)),
+            None => unknown.push(label.clone()),
         }
-        self.check_limit(conn, now, numbers.len()).await?;
-        let held = self.lock_seats(conn, &numbers).await?;
-        let amount = Money::sum(held.iter().map(|seat| seat.price));
-        let amount = amount.ok_or_else(|| Problem::internal(anyhow::anyhow!("prices overflow")))?;
-        let id = HoldId::new();
-        let expires_at = now.plus(Duration::from_secs(self.parts.settings.hold_secs));
-        let taken = seats::store::hold(conn, request.performance, id, expires_at, &numbers).await?;
-        if taken != numbers.len() as u64 {
-            return Err(Problem::internal(anyhow::anyhow!("{taken} of {} locked seats were held", numbers.len())));
-        }
-        let user = request.user;
-        let performance = request.performance;
-        let new = NewHold { id, user, concert, performance, seats: &held, amount, now, expires_at };
-        store::insert(conn, &new).await?;
-        Answer::json(CREATED, &Hold::new(id, HoldStatus::Held, performance, held, amount, expires_at))
     }
+    if !unknown.is_empty() {
+        return Err(Problem::new(&UNKNOWN_SEAT).with("seat_ids", unknown));
+    }
+    seats.sort_unstable_by_key(|seat| seat.number);
+    Ok(seats)
+}
 
-    /// The seats' numbers, sorted: the order in which everybody locks.
-    fn numbers(&self) -> Result<Vec<u32>, Problem> {
-        let (mut numbers, mut unknown) = (Vec::new(), Vec::new());
-        for label in &self.request.seat_ids {
-            match self.map.index_of(label) {
-                Some(number) => numbers.push(number),
-                None => unknown.push(label.clone()),
-            }
-        }
-        if !unknown.is_empty() {
-            return Err(Problem::new(&UNKNOWN_SEAT).with("seat_ids", unknown));
-        }
-        numbers.sort_unstable();
-        Ok(numbers)
-    }
+fn held(seat: &Seat) -> HeldSeat {
+    HeldSeat { id: seat.label.clone(), grade: seat.grade.to_string(), price: seat.price, number: seat.index }
+}
 
-    async fn check_limit(
-        &self,
-        conn: &mut Conn,
-        now: crate::platform::clock::Timestamp,
-        wanted: usize,
-    ) -> Result<(), Problem> {
-        let (user, concert) = (self.request.user, self.concert.id);
-        let held = store::count_live_seats(conn, user, concert, now).await?;
-        let reserved = reservations::store::count_live_seats(conn, user, concert).await?;
-        let limit = self.concert.seat_limit_per_buyer;
-        if held + reserved + wanted as u64 > u64::from(limit) {
-            return Err(Problem::new(&SEAT_LIMIT_EXCEEDED).with("limit", limit));
-        }
-        Ok(())
-    }
-
-    async fn lock_seats(&self, conn: &mut Conn, numbers: &[u32]) -> Result<Vec<HeldSeat>, Problem> {
-        let locked = seats::store::list_for_update(conn, self.request.performance, numbers).await?;
-        if locked.len() != numbers.len() {
-            let cause = anyhow::anyhow!("{} of {} seats have rows", locked.len(), numbers.len());
-            return Err(Problem::internal(cause));
-        }
-        let taken: Vec<&str> = locked.iter().filter(|seat| seat.is_taken).map(|seat| seat.label.as_str()).collect();
-        if !taken.is_empty() {
-            return Err(Problem::new(&SEATS_TAKEN).with("seat_ids", json!(taken)));
-        }
-        let held = |seat: seats::store::LockedSeat| HeldSeat {
-            id: seat.label,
-            grade: seat.grade,
-            price: seat.price,
-            number: seat.seat_no,
-        };
-        Ok(locked.into_iter().map(held).collect())
-    }
+fn taken(map: &SeatMap, seats: &[u32]) -> Problem {
+    let labels: Vec<&str> = seats.iter().filter_map(|seat| map.seat(*seat)).map(|seat| seat.label.as_str()).collect();
+    Problem::new(&SEATS_TAKEN).with("seat_ids", json!(labels))
 }

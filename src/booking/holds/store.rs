@@ -7,7 +7,7 @@ use crate::accounts::UserId;
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, in_list, rows};
+use crate::platform::db::{Conn, Text, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -24,8 +24,12 @@ const LIST: &str = "SELECT id, concert_id, performance_id, state, amount, seat_c
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds FORCE INDEX (by_owner) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str =
     "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
-const COUNT_LIVE_SEATS: &str = "SELECT CAST(COALESCE(SUM(seat_count), 0) AS SIGNED) FROM holds \
-     WHERE user_id = ? AND concert_id = ? AND state = 0 AND expires_at > ?";
+const LIST_LIVE_SEAT_COUNTS: &str =
+    "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 AND expires_at > ? AND user_id IN (?)";
+const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
+/// A hold and a seat of it as text, in bytes.
+const ROW_LEN: usize = 420;
+const SEAT_ROW_LEN: usize = 260;
 const SET_STATE: &str = "UPDATE holds SET state = ?, changed_at = ? WHERE id = ?";
 
 /// What must hold of holds.
@@ -104,25 +108,33 @@ pub(super) struct NewHold<'a> {
     pub expires_at: Timestamp,
 }
 
-pub(super) async fn insert(conn: &mut Conn, hold: &NewHold<'_>) -> Result<(), Problem> {
-    sqlx::query(INSERT)
-        .bind(hold.id)
-        .bind(hold.user)
-        .bind(hold.concert)
-        .bind(hold.performance)
-        .bind(u32::try_from(hold.seats.len()).unwrap_or(u32::MAX))
-        .bind(hold.amount)
-        .bind(hold.expires_at)
-        .bind(hold.now)
-        .bind(hold.now)
-        .execute(conn.sql())
-        .await?;
-    let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_SEATS, hold.seats.len())));
-    for seat in hold.seats {
-        query = query.bind(hold.id).bind(seat.number).bind(&seat.id).bind(&seat.grade).bind(seat.price);
+/// Writes new holds and their seats.
+pub(super) async fn insert_all(conn: &mut Conn, holds: &[NewHold<'_>]) -> Result<(), Problem> {
+    for part in parts(holds, |_| ROW_LEN) {
+        let text = part.iter().fold(Text::new(rows(INSERT, part.len())), |text, hold| {
+            let text = text.bind(&hold.id).bind(&hold.user).bind(&hold.concert).bind(&hold.performance);
+            let text = text.bind(&u32::try_from(hold.seats.len()).unwrap_or(u32::MAX)).bind(&hold.amount);
+            text.bind(&hold.expires_at).bind(&hold.now).bind(&hold.now)
+        });
+        text.execute(conn).await?;
     }
-    query.execute(conn.sql()).await?;
+    let seats: Vec<(HoldId, &HeldSeat)> =
+        holds.iter().flat_map(|hold| hold.seats.iter().map(|seat| (hold.id, seat))).collect();
+    for part in parts(&seats, |_| SEAT_ROW_LEN) {
+        let text = part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (hold, seat)| {
+            let text = text.bind(hold).bind(&seat.number).bind(seat.id.as_str());
+            text.bind(seat.grade.as_str()).bind(&seat.price)
+        });
+        text.execute(conn).await?;
+    }
     Ok(())
+}
+
+/// Whether any of these holds is there, once whoever may still be making it has ended.
+pub(super) async fn has_any_for_update(conn: &mut Conn, holds: &[HoldId]) -> Result<bool, Problem> {
+    let text = Text::new(in_list(LIST_IDS_FOR_UPDATE, holds.len()));
+    let found: Vec<(HoldId,)> = holds.iter().fold(text, Text::bind).list(conn).await?;
+    Ok(!found.is_empty())
 }
 
 pub(super) async fn find(conn: &mut Conn, user: UserId, hold: HoldId) -> Result<Option<HoldRow>, Problem> {
@@ -172,16 +184,15 @@ pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId
     Ok(found.into_iter().map(seat).collect())
 }
 
-/// Seats in the user's live holds for the concert.
-pub(super) async fn count_live_seats(
+/// The live holds of these users for the concert, by how many seats each has.
+pub(super) async fn list_live_seat_counts(
     conn: &mut Conn,
-    user: UserId,
     concert: ConcertId,
+    users: &[UserId],
     now: Timestamp,
-) -> Result<u64, Problem> {
-    let count: i64 =
-        sqlx::query_scalar(COUNT_LIVE_SEATS).bind(user).bind(concert).bind(now).fetch_one(conn.sql()).await?;
-    Ok(count.unsigned_abs())
+) -> Result<Vec<(UserId, u32)>, Problem> {
+    let text = Text::new(in_list(LIST_LIVE_SEAT_COUNTS, users.len())).bind(&concert).bind(&now);
+    users.iter().fold(text, Text::bind).list(conn).await
 }
 
 /// Marks a locked hold as paid.

@@ -9,7 +9,7 @@ use crate::catalog::{ConcertId, PerformanceId};
 use crate::payments::PaymentId;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, in_list, rows};
+use crate::platform::db::{Conn, Text, in_list, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -30,8 +30,8 @@ const LIST: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, 
      FROM reservations FORCE INDEX (by_user) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str = "SELECT reservation_id, label, grade, price, ticket_code FROM reservation_seats \
      WHERE reservation_id IN (?) ORDER BY reservation_id, seat_no";
-const COUNT_LIVE_SEATS: &str = "SELECT CAST(COALESCE(SUM(seat_count), 0) AS SIGNED) FROM reservations \
-     WHERE user_id = ? AND concert_id = ? AND state IN (0, 1)";
+const LIST_LIVE_SEAT_COUNTS: &str =
+    "SELECT user_id, seat_count FROM reservations WHERE concert_id = ? AND state IN (0, 1) AND user_id IN (?)";
 
 /// What must hold of reservations.
 pub const INVARIANTS: &[Invariant] = &[
@@ -194,11 +194,15 @@ pub(super) async fn list_seats(
     Ok(query.fetch_all(conn.sql()).await?.into_iter().map(seat).collect())
 }
 
-/// Seats in the user's live reservations for the concert.
+/// The live reservations of these users for the concert, by how many seats each has.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn count_live_seats(conn: &mut Conn, user: UserId, concert: ConcertId) -> Result<u64, Problem> {
-    let count: i64 = sqlx::query_scalar(COUNT_LIVE_SEATS).bind(user).bind(concert).fetch_one(conn.sql()).await?;
-    Ok(count.unsigned_abs())
+pub async fn list_live_seat_counts(
+    conn: &mut Conn,
+    concert: ConcertId,
+    users: &[UserId],
+) -> Result<Vec<(UserId, u32)>, Problem> {
+    let text = Text::new(in_list(LIST_LIVE_SEAT_COUNTS, users.len())).bind(&concert);
+    users.iter().fold(text, Text::bind).list(conn).await
 }

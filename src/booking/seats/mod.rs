@@ -2,6 +2,7 @@
 //!
 //! Table owned: `seats`. A seat is held while `held_until` lies ahead, and sold once it has a reservation.
 
+pub mod best;
 pub mod bits;
 pub mod board;
 pub mod filter;

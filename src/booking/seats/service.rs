@@ -28,6 +28,9 @@ pub struct Settings {
     pub cancel_until_hours: u32,
     pub hold_seats_max: usize,
     pub availability_max_age_ms: u64,
+    pub hold_lanes: usize,
+    pub hold_batch_max: usize,
+    pub hold_waiting_max: usize,
 }
 
 /// A picture with its encoded form.

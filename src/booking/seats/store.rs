@@ -7,17 +7,19 @@ use crate::booking::reservations::ReservationId;
 use crate::catalog::PerformanceId;
 use crate::catalog::seat_map::Seat;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, in_list, rows};
+use crate::platform::db::{Conn, Text, derived, in_list, parts, rows};
 use crate::platform::error::Problem;
-use crate::platform::money::Money;
 
 const INSERT: &str = "INSERT INTO seats (performance_id, seat_no, label, grade, price) VALUES (?, ?, ?, ?, ?)";
 const LIST_TAKEN: &str = "SELECT seat_no, reservation_id IS NOT NULL AS is_sold FROM seats WHERE performance_id = ? \
      AND (reservation_id IS NOT NULL OR held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
-const LIST_FOR_UPDATE: &str = "SELECT seat_no, label, grade, price, \
-     (reservation_id IS NOT NULL OR (hold_id IS NOT NULL AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)) AS is_taken \
-     FROM seats WHERE performance_id = ? AND seat_no IN (?) ORDER BY seat_no FOR UPDATE";
-const HOLD: &str = "UPDATE seats SET hold_id = ?, held_until = ? WHERE performance_id = ? AND reservation_id IS NULL AND seat_no IN (?)";
+const LIST_FREE_FOR_UPDATE: &str = "SELECT seat_no FROM seats WHERE performance_id = ? AND reservation_id IS NULL \
+     AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?) ORDER BY seat_no FOR UPDATE";
+/// An UPDATE with a join cannot make a seat, as an upsert could.
+const HOLD: &str = "UPDATE seats AS s JOIN (SELECT ? AS seat_no, ? AS hold_id, ? AS held_until) AS h ON h.seat_no = s.seat_no \
+     SET s.hold_id = h.hold_id, s.held_until = h.held_until WHERE s.performance_id = ? AND s.reservation_id IS NULL";
+/// A seat of that statement as text, in bytes.
+const HOLD_ROW_LEN: usize = 120;
 const RELEASE: &str =
     "UPDATE seats SET hold_id = NULL, held_until = NULL WHERE performance_id = ? AND hold_id = ? AND seat_no IN (?)";
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
@@ -45,56 +47,37 @@ pub(super) async fn list_taken(conn: &mut Conn, performance: PerformanceId) -> R
     Ok(sqlx::query_as(LIST_TAKEN).bind(performance).bind(offset).fetch_all(conn.sql()).await?)
 }
 
-/// A seat, locked.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct LockedSeat {
-    /// Its index.
-    pub seat_no: u32,
-    /// Its id as buyers know it.
-    pub label: String,
-    /// Its grade.
-    pub grade: String,
-    /// Its price.
-    pub price: Money,
-    /// Whether it is sold or held.
-    pub is_taken: bool,
-}
-
-/// Locks these seats (sorted) and tells what they are.
+/// Those of the seats (sorted) that can be held, locked.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn list_for_update(
+pub async fn list_free_for_update(
     conn: &mut Conn,
     performance: PerformanceId,
     seats: &[u32],
-) -> Result<Vec<LockedSeat>, Problem> {
-    let offset = conn.offset_micros();
-    let text = in_list(LIST_FOR_UPDATE, seats.len());
-    let mut query = sqlx::query_as(AssertSqlSafe(text)).bind(offset).bind(performance);
-    for seat in seats {
-        query = query.bind(*seat);
-    }
-    Ok(query.fetch_all(conn.sql()).await?)
+) -> Result<Vec<u32>, Problem> {
+    let text = Text::new(in_list(LIST_FREE_FOR_UPDATE, seats.len())).bind(&performance).bind(&conn.offset_micros());
+    let found: Vec<(u32,)> = seats.iter().fold(text, Text::bind).list(conn).await?;
+    Ok(found.into_iter().map(|(seat,)| seat).collect())
 }
 
-/// Gives locked, free seats to a hold. Returns how many there were.
+/// Gives locked, free seats to holds, each until its end. Returns how many there were.
 ///
 /// # Errors
-/// Where the statement fails.
+/// Where a statement fails.
 pub async fn hold(
     conn: &mut Conn,
     performance: PerformanceId,
-    hold: HoldId,
-    until: Timestamp,
-    seats: &[u32],
+    seats: &[(u32, HoldId, Timestamp)],
 ) -> Result<u64, Problem> {
-    let text = in_list(HOLD, seats.len());
-    let mut query = sqlx::query(AssertSqlSafe(text)).bind(hold).bind(until).bind(performance);
-    for seat in seats {
-        query = query.bind(*seat);
+    let mut held = 0;
+    for part in parts(seats, |_| HOLD_ROW_LEN) {
+        let text = part.iter().fold(Text::new(derived(HOLD, part.len())), |text, (seat, hold, until)| {
+            text.bind(seat).bind(hold).bind(until)
+        });
+        held += text.bind(&performance).execute(conn).await?;
     }
-    Ok(query.execute(conn.sql()).await?.rows_affected())
+    Ok(held)
 }
 
 /// Frees those of the seats that the hold still has.

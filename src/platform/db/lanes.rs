@@ -42,7 +42,7 @@ struct Place {
 
 /// The turn of whoever is first in a lane, until dropped.
 #[derive(Debug)]
-struct Turn {
+pub struct Turn {
     _permit: OwnedSemaphorePermit,
     _place: Place,
 }
@@ -93,6 +93,14 @@ struct InLane<I, T> {
 }
 
 impl Db {
+    /// Waits for the user's turn to write. It lasts until it is dropped: it must live as long as what is written.
+    ///
+    /// # Errors
+    /// `rate_limited` where too much of the user's waits already.
+    pub async fn turn_of(&self, user: Uuid) -> Result<Turn, Problem> {
+        self.lanes.enter(user).await
+    }
+
     /// As [`Db::in_tx`], after what the user is writing already.
     ///
     /// # Errors

@@ -36,11 +36,14 @@ mod migrate;
 mod pool;
 mod probe;
 mod sql;
+mod text;
 use lanes::Lanes;
+pub use lanes::Turn;
 pub use migrate::migrate;
 use pool::Suspicion;
 use probe::Probe;
-pub use sql::{in_list, rows};
+pub use sql::{derived, in_list, rows, union_all};
+pub use text::{Literal, Text, parts};
 
 /// Failures in a row after which MySQL is left alone, and for how long.
 const BREAKER_THRESHOLD: u32 = 3;
@@ -187,6 +190,13 @@ impl Db {
         Duration::from_millis(self.settings.unit_timeout_ms)
     }
 
+    /// A time limit that leaves room for one wait for a lock, or two. The server looks once a second who has waited too long.
+    #[must_use]
+    pub fn lock_limit(&self) -> Duration {
+        let wait = Duration::from_secs(u64::from(self.settings.lock_wait_secs)) + Duration::from_millis(1500);
+        wait.min(self.unit_limit())
+    }
+
     async fn unit<I, T>(
         &self,
         name: &'static str,
@@ -291,7 +301,7 @@ impl Db {
                 self.suspicion.raise();
                 self.breaker.failed(Instant::now());
                 let problem = Problem::new(&codes::TIMED_OUT).because(anyhow::anyhow!("unit of work over {limit:?}"));
-                Attempt { result: Err(problem), is_repeatable: false }
+                Attempt { result: Err(problem.unanswered()), is_repeatable: false }
             }
         }
     }
@@ -454,7 +464,7 @@ impl Kind {
             Ok(value) => match conn.sql().execute("COMMIT").await {
                 Ok(_) => (Ok(value), Reuse::Safe),
                 // Whether it was committed is not known: the client repeats with its key and finds out.
-                Err(error) => (Err(Problem::from(error).detail(COMMIT_UNKNOWN)), Reuse::Unsafe),
+                Err(error) => (Err(Problem::from(error).detail(COMMIT_UNKNOWN).unanswered()), Reuse::Unsafe),
             },
             Err(problem) => match conn.sql().execute("ROLLBACK").await {
                 Ok(_) => (Err(problem), Reuse::Safe),

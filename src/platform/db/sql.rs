@@ -34,6 +34,25 @@ pub fn rows(statement: &'static str, count: usize) -> String {
     text
 }
 
+/// Widens the one derived table `(SELECT ? AS a, ? AS b)` of `statement` to `count` rows.
+#[must_use]
+pub fn derived(statement: &'static str, count: usize) -> String {
+    let Some((head, rest)) = statement.split_once("(SELECT ?") else {
+        debug_assert!(false, "no derived table in {statement}");
+        return statement.to_owned();
+    };
+    let Some((row, tail)) = rest.split_once(')') else { return statement.to_owned() };
+    let places = vec!["?"; row.matches('?').count() + 1].join(", ");
+    let more = format!(" UNION ALL SELECT {places}").repeat(count.saturating_sub(1));
+    format!("{head}(SELECT ?{row}{more}){tail}")
+}
+
+/// The SELECT `count` times over, as one statement.
+#[must_use]
+pub fn union_all(statement: &'static str, count: usize) -> String {
+    vec![format!("({statement})"); count].join(" UNION ALL ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,5 +61,9 @@ mod tests {
     fn lists_and_rows_grow_to_what_is_needed() {
         assert_eq!(in_list("a = ? AND b IN (?)", 3), "a = ? AND b IN (?, ?, ?)");
         assert_eq!(rows("INSERT INTO t (a, b) VALUES (?, ?)", 2), "INSERT INTO t (a, b) VALUES (?, ?), (?, ?)");
+        let join = "UPDATE t JOIN (SELECT ? AS a, ? AS b) AS u ON t.a = u.a";
+        assert_eq!(derived(join, 1), join);
+        assert_eq!(derived(join, 2), "UPDATE t JOIN (SELECT ? AS a, ? AS b UNION ALL SELECT ?, ?) AS u ON t.a = u.a");
+        assert_eq!(union_all("SELECT ?", 2), "(SELECT ?) UNION ALL (SELECT ?)");
     }
 }

@@ -46,7 +46,13 @@ pub fn gauge(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
 /// A histogram of seconds; its name ends in `_seconds`.
 #[must_use]
 pub fn histogram(name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    register(HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels))
+    histogram_of(name, help, labels, SECONDS.to_vec())
+}
+
+/// A histogram of something else, with these buckets.
+#[must_use]
+pub fn histogram_of(name: &str, help: &str, labels: &[&str], buckets: Vec<f64>) -> HistogramVec {
+    register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
 }
 
 static HTTP_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {

@@ -97,7 +97,7 @@ fn seats_of(hold: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_requests_do_not_pass_one_buyers_limit() {
-    let of = "FROM queue_passes WHERE id = ?";
+    let of = "FROM queue_passes WHERE id IN";
     race(Broken::Rewritten(Sabotage::of_sql(of, " FOR UPDATE", "")), one_buyers_limit).await;
 }
 

@@ -29,6 +29,7 @@ pub struct Sabotage {
     from: String,
     to: String,
     hits: AtomicUsize,
+    hits_max: usize,
 }
 
 impl Sabotage {
@@ -42,6 +43,11 @@ impl Sabotage {
         Arc::new(Self { is_whole: true, ..Self::new(Protocol::MySql, from, from, to) })
     }
 
+    /// The same, the first time only.
+    pub fn of_first_sql(from: &str, to: &str) -> Arc<Self> {
+        Arc::new(Self { is_whole: true, hits_max: 1, ..Self::new(Protocol::MySql, from, from, to) })
+    }
+
     /// In every Lua script that contains `of`, `from` becomes `to`.
     pub fn of_lua(of: &str, from: &str, to: &str) -> Arc<Self> {
         Arc::new(Self::new(Protocol::Redis, of, from, to))
@@ -49,7 +55,7 @@ impl Sabotage {
 
     fn new(protocol: Protocol, of: &str, from: &str, to: &str) -> Self {
         let [of, from, to] = [of, from, to].map(str::to_owned);
-        Self { protocol, of, is_whole: false, from, to, hits: AtomicUsize::default() }
+        Self { protocol, of, is_whole: false, from, to, hits: AtomicUsize::default(), hits_max: usize::MAX }
     }
 
     /// Whether it is for Redis; else for MySQL.
@@ -67,7 +73,8 @@ impl Sabotage {
         if !(text.contains(&self.of) && text.contains(&self.from)) || (self.is_whole && text != self.of) {
             return None;
         }
-        self.hits.fetch_add(1, Ordering::AcqRel);
+        let more = |hits: usize| (hits < self.hits_max).then_some(hits + 1);
+        self.hits.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
         Some(text.replace(&self.from, &self.to).into_bytes())
     }
 }
