@@ -40,15 +40,17 @@ static SIZE: LazyLock<HistogramVec> = LazyLock::new(|| {
     metrics::histogram_of("frontrow_combiner_batch_requests", "Requests of a batch.", &["name"], sizes)
 });
 static WAIT: LazyLock<HistogramVec> = LazyLock::new(|| {
-    let help = "Time that a request waited for its batch to begin.";
-    metrics::histogram("frontrow_combiner_wait_seconds", help, &["name"])
+    metrics::histogram("frontrow_combiner_wait_seconds", "Time that a request waited for its batch.", &["name"])
 });
 static SPLITS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     metrics::counter("frontrow_combiner_splits_total", "Batches that failed and were run one by one.", &["name"])
 });
 static FOUND_OUT: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    let help = "Batches whose commit was not answered, by what had become of them.";
-    metrics::counter("frontrow_combiner_unanswered_total", help, &["name", "result"])
+    metrics::counter(
+        "frontrow_combiner_unanswered_total",
+        "Batches whose commit was not answered, by what had become of them.",
+        &["name", "result"],
+    )
 });
 
 /// The answers to a batch, in the order of its requests.

@@ -127,7 +127,7 @@ impl Idempotency {
     ///
     /// # Errors
     /// `idempotency_key_in_flight`.
-    pub fn begin(&self, user: Uuid, request: RequestKey) -> Result<Option<Arc<Begun>>, Problem> {
+    pub fn start(&self, user: Uuid, request: RequestKey) -> Result<Option<Arc<Begun>>, Problem> {
         let Some(key) = request.key else { return Ok(None) };
         let mark = Mark::begin(&self.running, user, &key).ok_or_else(in_flight)?;
         Ok(Some(Arc::new(Begun { user, key, fingerprint: request.fingerprint, _mark: mark })))

@@ -64,7 +64,14 @@ impl Wanted {
     fn verdict(&self) -> Option<(Result<Answer, Problem>, Option<Timestamp>)> {
         let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
         let Verdict { answer, until } = verdict.as_ref()?;
-        Some((answer.as_ref().map(Clone::clone).map_err(Problem::again), *until))
+        Some((copy(answer), *until))
+    }
+}
+
+fn copy(answer: &Result<Answer, Problem>) -> Result<Answer, Problem> {
+    match answer {
+        Ok(answer) => Ok(answer.clone()),
+        Err(problem) => Err(problem.again()),
     }
 }
 
@@ -282,7 +289,7 @@ impl Round<'_> {
         for (at, one) in self.batch.iter().enumerate() {
             let verdict = self.verdicts.remove(&at);
             let verdict = verdict.ok_or_else(|| Problem::internal(anyhow::anyhow!("a request without a verdict")))?;
-            answers.push(verdict.answer.as_ref().map(Clone::clone).map_err(Problem::again));
+            answers.push(copy(&verdict.answer));
             one.set(verdict);
         }
         Ok(answers)

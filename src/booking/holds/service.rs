@@ -86,7 +86,7 @@ impl Holds {
     /// # Errors
     /// `pass_required`, `invalid_pass`, `pass_expired`, `unknown_seat`, `booking_closed`, `seat_limit_exceeded`, `seats_taken`, `sale_stopped`.
     pub async fn hold(&self, request: Request, key: RequestKey) -> Result<Answer, Problem> {
-        let begun = self.0.parts.idempotency.begin(request.user.0, key)?;
+        let begun = self.0.parts.idempotency.start(request.user.0, key)?;
         let refusal = match self.take(request, begun.clone()).await {
             Err(problem) if problem.code().status < 500 => problem,
             other => return other,
