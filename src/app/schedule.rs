@@ -62,6 +62,16 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
     let kept = FINDINGS_KEPT * Duration::from_secs(u64::from(state.config.jobs.audit_every_secs));
     shutdown.repeat(Duration::from_secs(5), move || async move { metrics::forget_invariants(kept) });
     every(Duration::from_millis(500), |state| Box::pin(async move { state.queue.copy_places().await }), "places");
+    every(
+        Duration::from_millis(state.config.booking.reconcile_ms),
+        |state| {
+            Box::pin(async move {
+                state.filter.reconcile().await;
+                Ok(())
+            })
+        },
+        "seat filters",
+    );
     let ticker = Arc::new(Ticker::new(state.queue.clone()));
     let (pause, keeper) = (Duration::from_millis(state.config.queue.tick_ms), ticker.clone());
     shutdown.repeat(pause, move || {

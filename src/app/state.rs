@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use super::config::Config;
 use crate::accounts::Accounts;
 use crate::booking::holds::{self, Holds};
-use crate::booking::reservations::Checkout;
-use crate::booking::seats::{NewSeats, Seats};
+use crate::booking::reservations::{self, Checkout};
+use crate::booking::seats::{Filter, NewSeats, Seats};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
@@ -35,6 +35,7 @@ pub struct State {
     pub catalog: Arc<Catalog>,
     pub warmer: Warmer,
     pub queue: Arc<Queue>,
+    pub filter: Filter,
     pub seats: Arc<Seats>,
     pub holds: Holds,
     pub checkout: Checkout,
@@ -54,9 +55,11 @@ impl State {
         let idempotency = Idempotency::new(db.clone());
         let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
         let reader = Reader::new(db.clone(), &config.cache);
-        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), Arc::new(reader.clone()), &config.booking));
+        let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
+        let shared = Arc::new(reader.clone());
+        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), shared.clone(), filter.clone(), &config.booking));
         let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
-        let reader = Arc::new(reader);
+        let reader = shared;
         let latencies = Latencies::default();
         let queue = Arc::new(Queue::new(queue::Parts {
             db: db.clone(),
@@ -76,9 +79,17 @@ impl State {
             catalog: reader.clone(),
             passes: Passes::new(&keys),
             latencies: latencies.clone(),
-            filter: crate::booking::seats::filter::Filter::default(),
+            filter: filter.clone(),
             settings: config.booking.clone(),
         });
+        let paying = reservations::Parts {
+            db: db.clone(),
+            idempotency: idempotency.clone(),
+            catalog: reader,
+            filter: filter.clone(),
+            latencies,
+            wake: wake.clone(),
+        };
         Ok(Self {
             accounts,
             warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
@@ -86,7 +97,8 @@ impl State {
             queue,
             seats,
             holds,
-            checkout: Checkout::new(db.clone(), idempotency.clone(), reader, latencies, wake.clone(), &config.booking),
+            checkout: Checkout::new(paying, &config.booking),
+            filter,
             points: Points::new(db.clone(), idempotency.clone(), config.points),
             idempotency,
             config: Arc::new(config),

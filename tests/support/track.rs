@@ -28,6 +28,8 @@ const UNHURRIED: &[(&str, &str)] = &[
     ("FRONTROW__DATABASE__UNIT_TIMEOUT_MS", "30000"),
     ("FRONTROW__DATABASE__LOCK_WAIT_SECS", "30"),
     ("FRONTROW__REDIS__COMMAND_TIMEOUT_MS", "30000"),
+    // It would keep the racers from meeting at the guards.
+    ("FRONTROW__BOOKING__SEAT_FILTER", "false"),
 ];
 
 /// A guard taken away, in the stores or on the way to them. The program has no switch for it.

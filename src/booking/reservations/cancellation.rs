@@ -9,7 +9,8 @@ use super::checkout::{Checkout, shown};
 use super::domain::{NOT_CANCELLABLE, ReservationId, ReservationStatus};
 use super::store::{self, ReservationRow};
 use crate::accounts::UserId;
-use crate::booking::seats;
+use crate::booking::seats::filter::{Change, Hall};
+use crate::booking::seats::{self, News};
 use crate::catalog::Reader;
 use crate::catalog::domain::Concert;
 use crate::payments;
@@ -28,6 +29,7 @@ struct Cancelling {
     id: ReservationId,
     catalog: Arc<Reader>,
     until: Duration,
+    news: News,
 }
 
 impl Checkout {
@@ -36,12 +38,15 @@ impl Checkout {
     /// # Errors
     /// 404 where the user has none of that id, `not_cancellable`.
     pub async fn cancel(&self, user: UserId, id: ReservationId, key: RequestKey) -> Result<Answer, Problem> {
-        let cancelling = Cancelling { user, id, catalog: self.catalog.clone(), until: self.cancel_until };
+        let news = News::default();
+        let (catalog, until) = (self.catalog.clone(), self.cancel_until);
+        let cancelling = Cancelling { user, id, catalog, until, news: news.clone() };
         let answer = self
             .idempotency
             .once("booking.cancel", user.0, key, cancelling, |conn, cancelling| Box::pin(cancelling.run(conn)))
             .await?;
         self.wake.now();
+        news.tell(&self.filter).await;
         Ok(answer)
     }
 }
@@ -65,6 +70,9 @@ impl Cancelling {
         let facts = json!({"reservation_id": self.id, "user_id": self.user, "concert_id": row.concert_id,
             "performance_id": row.performance_id, "seat_ids": labels, "amount": row.amount, "currency": CURRENCY});
         outbox::record(conn, CANCELLED, self.id.0, 2, &facts).await?;
+        if let Some(hall) = Hall::of(&concert, row.performance_id) {
+            self.news.put(hall, Change::Freed(numbers));
+        }
         row.state = ReservationStatus::CANCELLED;
         let payment = payments::list(conn, &[row.payment_id]).await?.pop();
         let payment = payment.ok_or_else(|| Problem::internal(anyhow::anyhow!("a reservation without its payment")))?;

@@ -11,7 +11,8 @@ use crate::accounts::UserId;
 use crate::booking::holds::domain::{HOLD_EXPIRED, HOLD_PAID};
 use crate::booking::holds::store::HoldRow;
 use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
-use crate::booking::seats::{self, Settings};
+use crate::booking::seats::filter::{Change, Hall};
+use crate::booking::seats::{self, Filter, News, Settings};
 use crate::catalog::Reader;
 use crate::payments::{self, Method, Payment, PaymentStatus, Subject};
 use crate::platform::db::{self, Conn, Db};
@@ -35,29 +36,42 @@ pub struct Checkout {
     pub(super) idempotency: Idempotency,
     pub(super) catalog: Arc<Reader>,
     pub(super) wake: Wake,
+    pub(super) filter: Filter,
     pub(super) cancel_until: Duration,
     latencies: Latencies,
+}
+
+/// What [`Checkout`] is built from.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// The database.
+    pub db: Db,
+    /// Keys of requests.
+    pub idempotency: Idempotency,
+    /// The catalogue.
+    pub catalog: Arc<Reader>,
+    /// Hears which seats are sold and free.
+    pub filter: Filter,
+    /// How long holds and payments took lately.
+    pub latencies: Latencies,
+    /// Wakes the relay.
+    pub wake: Wake,
 }
 
 struct Paying {
     user: UserId,
     hold: HoldId,
     catalog: Arc<Reader>,
+    news: News,
 }
 
 impl Checkout {
     /// Over these parts.
     #[must_use]
-    pub fn new(
-        db: Db,
-        idempotency: Idempotency,
-        catalog: Arc<Reader>,
-        latencies: Latencies,
-        wake: Wake,
-        settings: &Settings,
-    ) -> Self {
+    pub fn new(parts: Parts, settings: &Settings) -> Self {
+        let Parts { db, idempotency, catalog, filter, latencies, wake } = parts;
         let cancel_until = Duration::from_hours(u64::from(settings.cancel_until_hours));
-        Self { db, idempotency, catalog, wake, cancel_until, latencies }
+        Self { db, idempotency, catalog, wake, filter, cancel_until, latencies }
     }
 
     /// Pays a hold with points.
@@ -65,10 +79,12 @@ impl Checkout {
     /// # Errors
     /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `insufficient_points`, `sale_stopped`.
     pub async fn pay_with_points(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
-        let paying = Paying { user, hold, catalog: self.catalog.clone() };
+        let news = News::default();
+        let paying = Paying { user, hold, catalog: self.catalog.clone(), news: news.clone() };
         let pay = self.idempotency.once("checkout.pay", user.0, key, paying, |conn, paying| Box::pin(paying.run(conn)));
         let answer = self.latencies.time(pay).await?;
         self.wake.now();
+        news.tell(&self.filter).await;
         Ok(answer)
     }
 
@@ -160,7 +176,7 @@ impl Paying {
             HoldStatus::Released | HoldStatus::Expired => return Err(Problem::new(&HOLD_EXPIRED)),
         }
         pass::refuse_if_stopped(conn, hold.concert_id).await?;
-        let title = self.catalog.get_concert_within(conn, hold.concert_id).await?.title.clone();
+        let concert = self.catalog.get_concert_within(conn, hold.concert_id).await?;
         pass::end_live(conn, hold.concert_id, self.user).await?;
         let payment = payments::PaymentId::new();
         points::ledger::pay(conn, self.user, hold.amount, payment.0).await?;
@@ -179,7 +195,10 @@ impl Paying {
         let subject = Subject::Hold(self.hold.0);
         payments::insert_settled(conn, payment, self.user, Method::Points, subject, hold.amount).await?;
         holds::store::mark_paid(conn, self.hold, hold.now_at).await?;
-        let reservation = self.reserve(conn, &hold, payment, id, &held, title).await?;
+        let reservation = self.reserve(conn, &hold, payment, id, &held, concert.title.clone()).await?;
+        if let Some(hall) = Hall::of(&concert, hold.performance_id) {
+            self.news.put(hall, Change::Sold(numbers));
+        }
         Answer::json(CREATED, &reservation)
     }
 

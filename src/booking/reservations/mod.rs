@@ -9,6 +9,6 @@ pub mod domain;
 pub mod http;
 pub mod store;
 
-pub use checkout::Checkout;
+pub use checkout::{Checkout, Parts};
 pub use domain::{CODES, ReservationId};
 pub use store::INVARIANTS;

@@ -1,5 +1,7 @@
 //! Sets of seats as bitmaps.
 
+use std::ops::Range;
+
 /// A bitmap over the seats of a performance: bit i, least significant first, is the seat with index i. What lies beyond
 /// its length is never set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +12,24 @@ impl Bits {
     #[must_use]
     pub fn new(len: usize) -> Self {
         Self(vec![0; len.div_ceil(8)])
+    }
+
+    /// From a bitmap as Redis keeps it, most significant bit first, of `len` seats: what it lacks is not set, and what
+    /// lies beyond is left out.
+    #[must_use]
+    pub fn from_most_significant_first(bytes: &[u8], len: usize) -> Self {
+        let mut bits: Vec<u8> = bytes.iter().map(|byte| byte.reverse_bits()).collect();
+        bits.resize(len.div_ceil(8), 0);
+        if let Some(last) = bits.last_mut().filter(|_| !len.is_multiple_of(8)) {
+            *last &= (1 << (len % 8)) - 1;
+        }
+        Self(bits)
+    }
+
+    /// The bitmap as Redis keeps it: most significant bit first.
+    #[must_use]
+    pub fn most_significant_first(&self) -> Vec<u8> {
+        self.0.iter().map(|byte| byte.reverse_bits()).collect()
     }
 
     /// Sets the seat's bit.
@@ -38,6 +58,23 @@ impl Bits {
         self.0.iter().map(|byte| byte.count_ones()).sum()
     }
 
+    /// How many bits are set among these seats.
+    #[must_use]
+    pub fn count_in(&self, seats: Range<u32>) -> u32 {
+        let (first, last) = (seats.start as usize / 8, seats.end as usize / 8);
+        let byte = |at: usize| self.0.get(at).copied().unwrap_or(0);
+        let (head, tail) = (u8::MAX << (seats.start % 8), !(u8::MAX << (seats.end % 8)));
+        if seats.is_empty() {
+            return 0;
+        }
+        if first == last {
+            return (byte(first) & head & tail).count_ones();
+        }
+        let between = self.0.get(first + 1..last.min(self.0.len())).unwrap_or_default();
+        let between: u32 = between.iter().map(|byte| byte.count_ones()).sum();
+        (byte(first) & head).count_ones() + between + (byte(last) & tail).count_ones()
+    }
+
     /// The bitmap itself.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -61,5 +98,49 @@ mod tests {
         bits.clear(0);
         bits.clear(99);
         assert_eq!(bits.bytes(), [0, 0b10]);
+    }
+
+    /// What Redis' SETBIT makes of these seats.
+    fn by_setbit(seats: &[u32]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for seat in seats {
+            let at = *seat as usize / 8;
+            bytes.resize(bytes.len().max(at + 1), 0);
+            bytes[at] |= 0x80 >> (seat % 8);
+        }
+        bytes
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn both_orders_of_bits_mean_the_same_seats(
+            seats in proptest::collection::vec(0..300_u32, 0..80),
+            len in 0..300_usize,
+        ) {
+            let bits = Bits::from_most_significant_first(&by_setbit(&seats), len);
+            let is_wanted = |seat: u32| (seat as usize) < len && seats.contains(&seat);
+            let mut same = Bits::new(len);
+            for seat in (0..300).filter(|seat| is_wanted(*seat)) {
+                same.set(seat);
+            }
+            proptest::prop_assert_eq!(&bits, &same);
+            proptest::prop_assert!((0..400).all(|seat| bits.has(seat) == is_wanted(seat)));
+            let back = Bits::from_most_significant_first(&bits.most_significant_first(), len);
+            proptest::prop_assert_eq!(back, bits);
+        }
+
+        #[test]
+        fn a_range_counts_its_own_seats(
+            seats in proptest::collection::vec(0..300_u32, 0..200),
+            (from, to) in (0..310_u32, 0..310_u32),
+        ) {
+            let mut bits = Bits::new(300);
+            seats.iter().for_each(|seat| bits.set(*seat));
+            let expected = (from..to).filter(|seat| seats.contains(seat)).count();
+            proptest::prop_assert_eq!(bits.count_in(from..to) as usize, expected);
+            proptest::prop_assert_eq!(bits.count_in(0..300), bits.count());
+        }
     }
 }

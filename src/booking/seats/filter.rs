@@ -1,10 +1,50 @@
 //! The filter in front of the seats: refuses what is taken without MySQL.
 //!
-//! It is advice, never truth: what it grants is decided by MySQL, and what it says wrongly is put right by the reconciler.
+//! It is advice, never truth: what it grants is decided by MySQL, and what it says wrongly is put right by the reconciler
+//! (`reconciler.rs`).
+//!
+//! Invariants:
+//! - Nobody waits long for it: who gets no answer in [`CLAIM_WAIT`] asks MySQL, and after [`FAILURES_MAX`] failures in a row
+//!   it is left alone for [`PAUSE`].
+//! - Of all who ask for a seat at once, over all instances, one goes to MySQL.
+//! - What it is told, and what it remembers, is bounded; what could not be told is found out by the reconciler.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 use super::bits::Bits;
+use super::board::Picture;
+use super::metrics;
+use super::redis::{Filters, Warm};
+use super::service::Settings;
+use crate::catalog::domain::Concert;
 use crate::catalog::{ConcertId, PerformanceId};
-use crate::platform::clock::Timestamp;
+use crate::platform::breaker::Breaker;
+use crate::platform::clock::{Clock, Timestamp};
+use crate::platform::db::Db;
+use crate::platform::error::Problem;
+use crate::platform::redis::Redis;
+use crate::platform::telemetry::Seldom;
+
+/// How long a request's mark on its seats lasts: longer than a unit of work in MySQL takes.
+pub const MARK: Duration = Duration::from_secs(10);
+/// Longest wait for an answer that somebody waits for.
+const CLAIM_WAIT: Duration = Duration::from_millis(150);
+/// How long an answer waits until the filter knows of it. Past it, telling goes on beside.
+const TELL_WAIT: Duration = Duration::from_millis(50);
+/// Longest time of telling, and of what nobody waits for.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// What is being told at once at most. Further news is dropped.
+const TELLING_MAX: usize = 256;
+/// Failures in a row after which the filter is left alone, and for how long.
+const FAILURES_MAX: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+/// Performances kept in order at once by one instance at most, and for how long after they were last asked for.
+const HALLS_MAX: u64 = 2000;
+const HALL_IDLE: Duration = Duration::from_mins(1);
 
 /// A performance as the filter knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +55,15 @@ pub struct Hall {
     pub performance: PerformanceId,
     /// Seats of its map.
     pub seats_total: u32,
+}
+
+impl Hall {
+    /// This performance of the concert, if it is one of its.
+    #[must_use]
+    pub fn of(concert: &Concert, performance: PerformanceId) -> Option<Self> {
+        let found = concert.performances.iter().find(|one| one.id == performance)?;
+        Some(Self { concert: concert.id, performance, seats_total: found.seats_total })
+    }
 }
 
 /// Seats set aside in the filter for one request, for as long as it may take to ask MySQL.
@@ -60,22 +109,168 @@ pub enum Change {
     Freed(Vec<u32>),
 }
 
+/// What a seat is in MySQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Held(Timestamp),
+    Sold,
+    Free,
+}
+
+/// A seat that the filter knows otherwise than MySQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub seat: u32,
+    /// What the filter said of it before MySQL was asked.
+    pub was_taken: bool,
+    pub was_sold: bool,
+    /// What it is.
+    pub is: Fate,
+}
+
+/// What somebody sees who looks at a filter.
+#[derive(Clone, Debug)]
+pub(super) enum Look {
+    /// What the caller knows.
+    Same,
+    New {
+        version: u64,
+        picture: Picture,
+    },
+}
+
 /// The filter, as one instance uses it. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {}
+#[derive(Clone, Debug)]
+pub struct Filter(pub(super) Arc<Inner>);
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub filters: Filters,
+    pub db: Db,
+    /// Whether it is asked at all.
+    is_on: bool,
+    /// How often each filter is compared to MySQL.
+    pub period: Duration,
+    /// Performances that this instance keeps in order.
+    pub halls: moka::sync::Cache<PerformanceId, Hall>,
+    /// Performances whose filter is being made here.
+    pub making: Mutex<HashSet<PerformanceId>>,
+    pub unkept: Seldom,
+    breaker: Breaker,
+    unanswered: Seldom,
+    telling: Arc<Semaphore>,
+}
+
+/// What came of asking Redis.
+pub(super) enum Asked<T> {
+    Answer(T),
+    /// There is no filter of this performance.
+    Cold,
+    /// Redis did not answer, or is left alone.
+    Away,
+}
 
 impl Filter {
+    /// Over this Redis, kept in order from this database.
+    #[must_use]
+    pub fn new(db: Db, redis: Redis, clock: Clock, settings: &Settings) -> Self {
+        Self(Arc::new(Inner {
+            filters: Filters::new(redis, clock),
+            db,
+            is_on: settings.seat_filter,
+            period: Duration::from_millis(settings.reconcile_ms),
+            halls: moka::sync::Cache::builder().max_capacity(HALLS_MAX).time_to_idle(HALL_IDLE).build(),
+            making: Mutex::default(),
+            unkept: Seldom::default(),
+            breaker: Breaker::new("seat_filter", FAILURES_MAX, PAUSE),
+            unanswered: Seldom::default(),
+            telling: Arc::new(Semaphore::new(TELLING_MAX)),
+        }))
+    }
+
     /// Asks for seats: in one step, frees what is due, and sets all of them aside or names those that cannot be had.
-    #[expect(clippy::unused_async, reason = "to be filled")]
-    pub async fn claim(&self, _hall: Hall, _seats: &[u32]) -> Claimed {
-        Claimed::Unknown
+    pub async fn claim(&self, hall: Hall, seats: &[u32]) -> Claimed {
+        if seats.is_empty() || seats.iter().any(|seat| *seat >= hall.seats_total) {
+            return Claimed::Unknown;
+        }
+        self.keep(hall);
+        let claimed = match self.ask(CLAIM_WAIT, self.0.filters.claim(hall, seats)).await {
+            Asked::Answer(claimed) => claimed,
+            Asked::Cold => {
+                self.rebuild_soon(hall);
+                Claimed::Unknown
+            }
+            Asked::Away => Claimed::Unknown,
+        };
+        metrics::claimed(&claimed);
+        claimed
     }
 
     /// Takes the marks of a request back that came to nothing. Those that are not its own any more stay.
-    #[expect(clippy::unused_async, reason = "to be filled")]
-    pub async fn give_back(&self, _claim: &Claim) {}
+    pub async fn give_back(&self, claim: &Claim) {
+        let (filter, claim) = (self.clone(), claim.clone());
+        self.tell(async move { filter.ask(CALL_LIMIT, filter.0.filters.give_back(&claim)).await }).await;
+    }
 
     /// Tells what was committed. Where it cannot be told in time, the reconciler will find out.
-    #[expect(clippy::unused_async, reason = "to be filled")]
-    pub async fn settle(&self, _hall: Hall, _changes: &[Change]) {}
+    pub async fn settle(&self, hall: Hall, changes: &[Change]) {
+        let (filter, changes) = (self.clone(), changes.to_vec());
+        self.tell(async move { filter.ask(CALL_LIMIT, filter.0.filters.settle(hall, &changes)).await }).await;
+    }
+
+    /// What is taken, if it is not the version that the caller knows. Where a filter that is to be there is missing, it is
+    /// made in the background.
+    pub(super) async fn look(&self, hall: Hall, known: Option<u64>) -> Option<Look> {
+        match self.ask(CLAIM_WAIT, self.0.filters.look(hall, known)).await {
+            Asked::Answer(look) => return Some(look),
+            Asked::Cold if self.0.halls.contains_key(&hall.performance) => self.rebuild_soon(hall),
+            Asked::Cold | Asked::Away => {}
+        }
+        None
+    }
+
+    /// From now on this performance is on sale: its filter is made and kept in order for as long as it is asked for.
+    pub(super) fn keep(&self, hall: Hall) {
+        self.0.halls.get_with(hall.performance, || hall);
+    }
+
+    /// Waits a moment for telling, which goes on in any case.
+    async fn tell(&self, telling: impl Future<Output = Asked<()>> + Send + 'static) {
+        let Ok(place) = self.0.telling.clone().try_acquire_owned() else {
+            metrics::untold();
+            return;
+        };
+        let telling = tokio::spawn(async move {
+            let _place = place;
+            if let Asked::Away = telling.await {
+                metrics::untold();
+            }
+        });
+        drop(tokio::time::timeout(TELL_WAIT, telling).await);
+    }
+
+    /// Waits for an answer for at most this long, unless Redis was away a moment ago.
+    pub(super) async fn ask<T>(
+        &self,
+        limit: Duration,
+        call: impl Future<Output = Result<Warm<T>, Problem>>,
+    ) -> Asked<T> {
+        if !self.0.is_on || !self.0.breaker.lets_pass(Instant::now()) {
+            return Asked::Away;
+        }
+        let problem = match tokio::time::timeout(limit, call).await {
+            Ok(Ok(answer)) => {
+                self.0.breaker.succeeded(Instant::now());
+                return answer.map_or(Asked::Cold, Asked::Answer);
+            }
+            Ok(Err(problem)) => Some(problem),
+            Err(_) => None,
+        };
+        self.0.breaker.failed(Instant::now());
+        if self.0.unanswered.is_due() {
+            let problem = problem.map_or_else(|| format!("no answer in {limit:?}"), |problem| problem.to_string());
+            tracing::warn!(%problem, "the seat filter does not answer: MySQL is asked instead");
+        }
+        Asked::Away
+    }
 }

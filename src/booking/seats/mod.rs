@@ -1,16 +1,25 @@
 //! Seats: which are taken, and how buyers see it.
 //!
-//! Table owned: `seats`. A seat is held while `held_until` lies ahead, and sold once it has a reservation.
+//! Table owned: `seats`. A seat is held while `held_until` lies ahead, and sold once it has a reservation; one that is held
+//! for ever is out of sale.
+//!
+//! Redis keys owned: `seats:{sale:<concert>}:<performance>:*`, the filter (`lua/filter.lua` describes them).
 
 pub mod best;
 pub mod bits;
 pub mod board;
 pub mod filter;
 pub mod http;
+mod metrics;
+mod news;
+mod reconciler;
+mod redis;
 mod service;
 pub mod store;
 
 pub use board::{Board, SeatStatus};
+pub use filter::Filter;
+pub use news::News;
 pub use service::{NewSeats, Seats, Settings};
 
 crate::problem_codes! {

@@ -1,12 +1,15 @@
-//! Pictures of performances, read from MySQL at most once an interval, whatever the number of readers.
+//! Pictures of performances, read at most once an interval, whatever the number of readers: from the seat filter, or from
+//! MySQL where the filter does not know.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::Deserialize;
+use tokio::sync::{Mutex, Semaphore};
 
-use super::board::Board;
+use super::board::{Board, Picture};
+use super::filter::{Filter, Hall, Look};
 use super::store;
 use crate::catalog::seat_map::SeatMap;
 use crate::catalog::{Availability, ConcertId, PerformanceId, Reader, SeatSetup, SeatsLeft};
@@ -19,6 +22,10 @@ use crate::platform::http::Cached;
 const COUNT_MAX_AGE: Duration = Duration::from_secs(1);
 /// Performances kept in memory at most.
 const BOARDS_MAX: u64 = 2000;
+/// Pictures read from MySQL at the same time by one instance.
+const MYSQL_READS_MAX: usize = 4;
+/// How long a version of the filter is believed to mean the same: a Redis that came back older may count it again.
+const VERSION_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// `[booking]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +38,8 @@ pub struct Settings {
     pub hold_lanes: usize,
     pub hold_batch_max: usize,
     pub hold_waiting_max: usize,
+    pub reconcile_ms: u64,
+    pub seat_filter: bool,
 }
 
 /// A picture with its encoded form.
@@ -48,7 +57,15 @@ pub struct Shown {
 #[derive(Debug, Default)]
 struct Slot {
     newest: RwLock<Option<Shown>>,
-    reading: tokio::sync::Mutex<()>,
+    reading: Mutex<Option<Known>>,
+}
+
+/// Which version of the filter the newest picture shows.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    version: u64,
+    /// When the filter was read whole.
+    read_at: Timestamp,
 }
 
 /// The seats of one instance.
@@ -57,16 +74,19 @@ pub struct Seats {
     db: Db,
     clock: Clock,
     catalog: Arc<Reader>,
+    filter: Filter,
     max_age: Duration,
     slots: moka::sync::Cache<PerformanceId, Arc<Slot>>,
+    mysql_reads: Arc<Semaphore>,
 }
 
 impl Seats {
-    /// Over this database and catalogue.
+    /// Over this database, catalogue and filter.
     #[must_use]
-    pub fn new(db: Db, clock: Clock, catalog: Arc<Reader>, settings: &Settings) -> Self {
+    pub fn new(db: Db, clock: Clock, catalog: Arc<Reader>, filter: Filter, settings: &Settings) -> Self {
         let max_age = Duration::from_millis(settings.availability_max_age_ms);
-        Self { db, clock, catalog, max_age, slots: moka::sync::Cache::new(BOARDS_MAX) }
+        let mysql_reads = Arc::new(Semaphore::new(MYSQL_READS_MAX));
+        Self { db, clock, catalog, filter, max_age, slots: moka::sync::Cache::new(BOARDS_MAX), mysql_reads }
     }
 
     /// The performance's picture, not older than the configured age.
@@ -78,29 +98,50 @@ impl Seats {
     }
 
     async fn board_within(&self, performance: PerformanceId, max_age: Duration) -> Result<Shown, Problem> {
+        // What is fresh is answered from here, without the catalogue.
+        let known = self.slots.get(&performance);
+        if let Some(shown) = known.and_then(|slot| fresh(&slot, self.clock.now(), max_age)) {
+            return Ok(shown);
+        }
+        let concert = self.catalog.get_performance(performance).await?.concert_id;
         let map = self.catalog.get_seat_map(performance).await?;
+        let hall = Hall { concert, performance, seats_total: map.seats_total() };
         let slot = self.slots.get_with(performance, Arc::default);
+        let mut known = slot.reading.lock().await;
         if let Some(shown) = fresh(&slot, self.clock.now(), max_age) {
             return Ok(shown);
         }
-        let _turn = slot.reading.lock().await;
-        if let Some(shown) = fresh(&slot, self.clock.now(), max_age) {
-            return Ok(shown);
-        }
-        let read_at = self.clock.now();
-        let rows =
-            self.db.read("seats.list_taken", performance, |conn, id| Box::pin(store::list_taken(conn, *id))).await?;
-        let before = slot.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let board = Board::new(&map, &rows, read_at, before.as_ref().map(|shown| &*shown.board));
-        let shown = match before {
-            Some(before) if before.board.version == board.version => Shown { read_at, ..before },
-            _ => {
-                let body = Cached::json(&board.view(performance), "no-cache")?;
-                Shown { board: Arc::new(board), body, read_at }
-            }
-        };
+        let shown = self.read(hall, &map, &slot, &mut known).await?;
         *slot.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(shown.clone());
         Ok(shown)
+    }
+
+    /// The picture as it is now, following the slot's.
+    async fn read(&self, hall: Hall, map: &SeatMap, slot: &Slot, known: &mut Option<Known>) -> Result<Shown, Problem> {
+        let read_at = self.clock.now();
+        let before = slot.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let believed = known.filter(|known| age(known.read_at, read_at) < VERSION_MAX_AGE && before.is_some());
+        let (picture, version) = match self.filter.look(hall, believed.map(|known| known.version)).await {
+            Some(Look::Same) => (None, believed),
+            Some(Look::New { version, picture }) => (Some(picture), Some(Known { version, read_at })),
+            None => (Some(self.read_mysql(hall).await?), None),
+        };
+        let shown = match (before, picture) {
+            (Some(before), None) => Shown { read_at, ..before },
+            (before, picture) => {
+                let picture = picture.ok_or_else(|| Problem::internal(anyhow::anyhow!("no picture was known")))?;
+                show(hall, map, picture, read_at, before)?
+            }
+        };
+        *known = version;
+        Ok(shown)
+    }
+
+    async fn read_mysql(&self, hall: Hall) -> Result<Picture, Problem> {
+        let _place = self.mysql_reads.acquire().await.map_err(Problem::internal)?;
+        let read =
+            self.db.read("seats.list_taken", hall.performance, |conn, id| Box::pin(store::list_taken(conn, *id)));
+        Ok(Picture::of(&read.await?, hall.seats_total))
     }
 
     /// The catalogue behind it.
@@ -109,7 +150,8 @@ impl Seats {
         &self.catalog
     }
 
-    /// Seats of a concert over all performances, available and unsold, at most a second or so old.
+    /// Seats of a concert over all performances, available and unsold, at most a second or so old. Whoever counts them sells
+    /// them: their filters are kept in order.
     ///
     /// # Errors
     /// Where a picture cannot be read.
@@ -117,6 +159,8 @@ impl Seats {
         let concert = self.catalog.get_concert(concert).await?;
         let (mut available, mut unsold) = (0, 0);
         for performance in &concert.performances {
+            let seats_total = performance.seats_total;
+            self.filter.keep(Hall { concert: concert.id, performance: performance.id, seats_total });
             let shown = self.board_within(performance.id, self.max_age.max(COUNT_MAX_AGE)).await?;
             available += u64::from(shown.board.available());
             unsold += u64::from(shown.board.unsold());
@@ -125,12 +169,31 @@ impl Seats {
     }
 }
 
+/// This picture, encoded, or the one before where nothing has changed.
+fn show(
+    hall: Hall,
+    map: &SeatMap,
+    picture: Picture,
+    read_at: Timestamp,
+    before: Option<Shown>,
+) -> Result<Shown, Problem> {
+    let board = Board::new(map, picture, read_at, before.as_ref().map(|shown| &*shown.board));
+    if let Some(before) = before.filter(|before| before.board.version == board.version) {
+        return Ok(Shown { read_at, ..before });
+    }
+    let body = Cached::json(&board.view(hall.performance), "no-cache")?;
+    Ok(Shown { board: Arc::new(board), body, read_at })
+}
+
+/// How far apart these are: a clock that was set back must not keep a picture for ever.
+fn age(at: Timestamp, now: Timestamp) -> Duration {
+    now.since(at).max(at.since(now))
+}
+
 fn fresh(slot: &Slot, now: Timestamp, max_age: Duration) -> Option<Shown> {
     let newest = slot.newest.read().unwrap_or_else(PoisonError::into_inner);
     let shown = newest.as_ref()?;
-    // A clock that was set back must not keep a picture for ever.
-    let age = now.since(shown.read_at).max(shown.read_at.since(now));
-    (age <= max_age).then(|| shown.clone())
+    (age(shown.read_at, now) <= max_age).then(|| shown.clone())
 }
 
 impl Availability for Seats {

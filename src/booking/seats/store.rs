@@ -11,8 +11,9 @@ use crate::platform::db::{Conn, Text, derived, in_list, parts, rows};
 use crate::platform::error::Problem;
 
 const INSERT: &str = "INSERT INTO seats (performance_id, seat_no, label, grade, price) VALUES (?, ?, ?, ?, ?)";
-const LIST_TAKEN: &str = "SELECT seat_no, reservation_id IS NOT NULL AS is_sold FROM seats WHERE performance_id = ? \
-     AND (reservation_id IS NOT NULL OR held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+/// A seat that is held for ever is out of sale.
+const LIST_TAKEN: &str = "SELECT seat_no, (reservation_id IS NOT NULL OR held_until >= '9999-01-01') AS is_sold, held_until \
+     FROM seats WHERE performance_id = ? AND (reservation_id IS NOT NULL OR held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const LIST_FREE_FOR_UPDATE: &str = "SELECT seat_no FROM seats WHERE performance_id = ? AND reservation_id IS NULL \
      AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?) ORDER BY seat_no FOR UPDATE";
 /// An UPDATE with a join cannot make a seat, as an upsert could.
@@ -41,8 +42,19 @@ pub(super) async fn insert_all(conn: &mut Conn, performance: PerformanceId, seat
     Ok(())
 }
 
-/// Number and "is sold" of every seat that is not available.
-pub(super) async fn list_taken(conn: &mut Conn, performance: PerformanceId) -> Result<Vec<(u32, bool)>, Problem> {
+/// A seat that is not available.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub struct TakenSeat {
+    /// Its index.
+    pub seat_no: u32,
+    /// Whether it is sold or out of sale.
+    pub is_sold: bool,
+    /// When the hold on it ends, where it is not sold.
+    pub held_until: Option<Timestamp>,
+}
+
+/// Every seat that is not available.
+pub(super) async fn list_taken(conn: &mut Conn, performance: PerformanceId) -> Result<Vec<TakenSeat>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(LIST_TAKEN).bind(performance).bind(offset).fetch_all(conn.sql()).await?)
 }

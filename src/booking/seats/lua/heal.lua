@@ -1,0 +1,36 @@
+-- Puts seats right that MySQL knows otherwise. A seat that has changed since it was compared stays as it is.
+-- KEYS as in filter.lua.
+-- ARGV 1 clock offset (ms), 2 how long a mark lasts (ms), then quadruples: the seat, what it was when it was compared (1 for
+--   taken, and 2 for sold), what it is in MySQL (h held, s sold, f free), ms when its hold ends (0 for others).
+-- RETURNS {'ok', how many were falsely taken, how many were falsely free}, {'cold'}.
+-- ATOMIC because a claim between looking and changing would be overwritten.
+if is_cold() then return {'cold'} end
+local now, mark = clock(), tonumber(ARGV[2])
+local freed, took = 0, 0
+for i = 3, #ARGV, 4 do
+  local seat, before, is, by = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
+  local found = redis.call('GETBIT', taken, seat) + 2 * redis.call('GETBIT', sold, seat)
+  if found == before then
+    local was_free = found % 2 == 0
+    if is == 's' then
+      sell(seat)
+      if was_free then took = took + 1 end
+    elseif is == 'h' then
+      -- A hold that is over by this clock ends by the other one in a moment.
+      if by > now then
+        hold(seat, by)
+        if was_free then took = took + 1 end
+      end
+    else
+      local over = end_of(seat)
+      -- A request may be on its way with it; if not, it is free by itself.
+      if not over or over > now + mark then
+        free(seat)
+        freed = freed + 1
+      end
+    end
+  end
+end
+bound_ends()
+changed()
+return {'ok', freed, took}
