@@ -2,10 +2,12 @@
 //!
 //! Table owned: `seats`. A seat is held while `held_until` lies ahead, and sold once it has a reservation.
 
+pub mod best;
 pub mod bits;
 pub mod board;
 pub mod filter;
 pub mod http;
+pub mod picker;
 mod service;
 pub mod store;
 
