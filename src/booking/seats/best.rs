@@ -84,14 +84,14 @@ pub fn best(plan: &Plan, taken: &Bits, ask: Ask<'_>, variety: usize) -> Option<C
         return None;
     }
     let look = Look { plan, taken, quantity: ask.quantity, grade, variety };
-    let free = match look.together() {
+    let (free, longest) = match look.together() {
         Together::Found(choice) => return Some(choice),
-        Together::Nowhere { free } => free,
+        Together::Nowhere { free, longest } => (free, longest),
     };
     if free < ask.quantity {
         return None;
     }
-    let (arrangement, mut seats) = match look.split() {
+    let (arrangement, mut seats) = match look.split(longest) {
         Some(seats) => (Arrangement::Split, seats),
         None => (Arrangement::Scattered, look.scattered()),
     };
@@ -129,7 +129,12 @@ struct Look<'a> {
 /// Whether there are seats beside each other.
 enum Together {
     Found(Choice),
-    Nowhere { free: u32 },
+    Nowhere {
+        /// How many are free.
+        free: u32,
+        /// How many of them beside each other at most.
+        longest: u32,
+    },
 }
 
 /// Seats beside each other. Of a standing area, free entries counted from its first free one.
@@ -181,7 +186,7 @@ impl Look<'_> {
     /// Steps 1 and 2.
     fn together(&self) -> Together {
         let (mut clean, mut leaving) = (Podium::new(self.variety), Podium::new(self.variety));
-        let mut free = 0;
+        let (mut free, mut longest) = (0, 0);
         for row in self.plan.ranked(self.grade) {
             // Rows come by their bounds: no later one is better.
             if clean.is_closed_to(row.bound) {
@@ -193,7 +198,7 @@ impl Look<'_> {
             }
             for run in row.runs(self.taken) {
                 let len = run.end - run.start;
-                free += len;
+                (free, longest) = (free + len, len.max(longest));
                 if len < self.quantity {
                     continue;
                 }
@@ -208,7 +213,7 @@ impl Look<'_> {
         }
         match leaving.take(self.variety) {
             Some(block) => Together::Found(self.chosen(&block, Arrangement::TogetherLeavingOrphan)),
-            None => Together::Nowhere { free },
+            None => Together::Nowhere { free, longest },
         }
     }
 
@@ -240,9 +245,11 @@ impl Look<'_> {
         Choice { seats, arrangement, leaves_orphan: arrangement == Arrangement::TogetherLeavingOrphan }
     }
 
-    /// Step 3. There is no run of so many seats.
-    fn split(&self) -> Option<Vec<u32>> {
-        split::split(self.plan, self.taken, self.quantity, self.grade, self.variety)
+    /// Step 3. There is no run of more than `longest` seats, which are too few.
+    fn split(&self, longest: u32) -> Option<Vec<u32>> {
+        let fewest = self.quantity.div_ceil(longest.max(1));
+        let sections = split::sections(self.plan, self.taken, self.quantity, self.grade, fewest);
+        split::split(self.plan, self.taken, self.quantity, &sections, self.variety)
     }
 
     /// Step 4. There are enough free seats.

@@ -1,9 +1,10 @@
 //! Groups within one section, for those who find no room together.
 //!
-//! Of all sections those come first where the fewest groups are enough. Inside of such a section, each run of free seats
-//! is tried as a first group, and the nearest ones that keep the number of groups join it; what lies nearest together
-//! wins, then the score of the first group. Partners are looked for in the fewest rows behind each other that have enough
-//! seats in so few groups, and in the rows next to them, the front rows first, until [`WORK_MAX`] is used up.
+//! Of all sections those are looked into where the fewest groups are enough, the best few of them by their bounds. Inside
+//! of such a section, each run of free seats is tried as a first group, and the nearest ones that keep the number of
+//! groups join it; what lies nearest together wins, then the score of the first group. Partners are looked for in the
+//! fewest rows behind each other that have enough seats in so few groups, and in the rows next to them, the front rows
+//! first, until [`WORK_MAX`] is used up.
 
 use std::ops::Range;
 
@@ -11,7 +12,10 @@ use super::plan::{Plan, Row, Section, square};
 use crate::booking::seats::bits::Bits;
 
 /// How many pairs of runs are compared, or a few more: well below a tenth of a millisecond.
-const WORK_MAX: usize = 20_000;
+const WORK_MAX: usize = 10_000;
+
+/// Sections that are looked into at most, those with the best bounds first.
+const SECTIONS_MAX: usize = 8;
 
 /// Free seats beside each other, in a row of a section.
 struct Run<'a> {
@@ -75,30 +79,50 @@ struct Groups {
     runs: Vec<usize>,
 }
 
-/// So many seats in the fewest groups, or `None` where no section has as many free ones. No run has so many seats.
-pub(super) fn split(
-    plan: &Plan,
+/// The sections where the fewest groups are enough, with how many that are. Fewer than `fewest` are enough nowhere.
+pub(super) fn sections<'a>(
+    plan: &'a Plan,
     taken: &Bits,
     quantity: u32,
     grade: Option<usize>,
-    variety: usize,
-) -> Option<Vec<u32>> {
+    fewest: u32,
+) -> Vec<(u32, &'a Section)> {
     let mut lengths = Lengths(Vec::new());
-    let mut sections: Vec<(u32, &Section)> = Vec::new();
+    let mut found: Vec<(u32, &Section)> = Vec::new();
     for section in plan.sections(grade) {
         lengths.0.fill(0);
         let runs = plan.rows_of(section).iter().flat_map(|row| row.runs(taken));
         runs.for_each(|run| lengths.add(run.end - run.start));
-        sections.extend(lengths.fewest(quantity).map(|groups| (groups, section)));
+        let Some(groups) = lengths.fewest(quantity) else { continue };
+        match found.first() {
+            Some((best, _)) if groups > *best => continue,
+            Some((best, _)) if groups < *best => found.clear(),
+            _ => {}
+        }
+        if found.len() < SECTIONS_MAX {
+            found.push((groups, section));
+        } else if groups <= fewest {
+            break;
+        }
     }
-    let fewest = sections.iter().map(|(groups, _)| *groups).min()?;
-    sections.retain(|(groups, _)| *groups == fewest);
-    let mut search = Search { quantity, groups: fewest as usize, work: WORK_MAX, lengths };
+    found
+}
+
+/// So many seats in the fewest groups, or `None` where no section has as many free ones.
+pub(super) fn split(
+    plan: &Plan,
+    taken: &Bits,
+    quantity: u32,
+    sections: &[(u32, &Section)],
+    variety: usize,
+) -> Option<Vec<u32>> {
     let mut found: Vec<((u64, u64, u32), Vec<u32>)> = Vec::new();
-    for (_, section) in sections {
+    let mut search = Search { quantity, groups: 0, work: WORK_MAX, lengths: Lengths(Vec::new()) };
+    for (groups, section) in sections {
         if search.work == 0 {
             break;
         }
+        search.groups = *groups as usize;
         let rows = (0..).zip(plan.rows_of(section));
         let runs = rows.flat_map(|(depth, row)| row.runs(taken).map(move |seats| Run { row, depth, seats }));
         let runs: Vec<Run<'_>> = runs.collect();
