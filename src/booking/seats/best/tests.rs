@@ -232,12 +232,18 @@ prop_compose! {
     }
 }
 
+/// Cases are cheap here, and there is much to go wrong.
+fn config() -> ProptestConfig {
+    let usual = crate::platform::properties::config();
+    ProptestConfig { cases: 8 * usual.cases, ..usual }
+}
+
 fn grade() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![None, Some("R"), Some("S")])
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..crate::platform::properties::config() })]
+    #![proptest_config(config())]
 
     #[test]
     fn the_choice_is_the_best_there_is((map, taken) in scene(), quantity in 0_u32..=7, grade in grade()) {
