@@ -232,12 +232,18 @@ prop_compose! {
     }
 }
 
+/// Cases are cheap here, and there is much to go wrong.
+fn config() -> ProptestConfig {
+    let usual = crate::platform::properties::config();
+    ProptestConfig { cases: 8 * usual.cases, ..usual }
+}
+
 fn grade() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(vec![None, Some("R"), Some("S")])
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..crate::platform::properties::config() })]
+    #![proptest_config(config())]
 
     #[test]
     fn the_choice_is_the_best_there_is((map, taken) in scene(), quantity in 0_u32..=7, grade in grade()) {
@@ -385,6 +391,9 @@ fn standing_entries_are_together_whatever_is_between() {
     let expected = Choice { seats: vec![1, 3, 5], arrangement: Arrangement::Together, leaves_orphan: false };
     assert_eq!(choice, expected);
     assert!(!leaves_orphan(&plan, &taken_of(&map, [0]), &[2]));
+    let varieties = [0, 1, 2].map(|variety| best(&plan, &taken_of(&map, []), Ask { quantity: 2, ..ask }, variety));
+    let standing = varieties.map(|choice| choice.unwrap().seats);
+    assert_eq!(standing, [[0, 1], [2, 3], [4, 5]], "each its own entries");
     let choice = best(&plan, &taken_of(&map, [0, 2, 4, 5]), ask, 0).unwrap();
     assert_eq!(choice.arrangement, Arrangement::Split, "a section comes before entries here and seats there");
 }
