@@ -12,6 +12,7 @@ pub mod contract;
 pub mod crowd;
 pub mod filled;
 pub mod history;
+pub mod inside;
 pub mod lines;
 pub mod listener;
 pub mod losses;

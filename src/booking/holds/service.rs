@@ -100,7 +100,7 @@ impl Holds {
     /// `not_enough_seats`, `sale_stopped`.
     pub async fn hold(&self, request: Request, key: RequestKey) -> Result<Answer, Problem> {
         let begun = self.0.parts.idempotency.start(request.user.0, key)?;
-        let refusal = match self.0.take(request, begun.clone()).await {
+        let refusal = match Box::pin(self.0.take(request, begun.clone())).await {
             Err(problem) if problem.code().status < 500 => problem,
             other => return other,
         };

@@ -133,7 +133,7 @@ impl Inner {
         let parts = &self.parts;
         let turn = parts.db.turn_of(taker.user.0).await.map_err(Refusal::Other)?;
         let asked_at = parts.clock.now();
-        let claim = match parts.filter.claim(taker.hall, &pick.seats).await {
+        let claim = match Box::pin(parts.filter.claim(taker.hall, &pick.seats)).await {
             Claimed::Granted(claim) => Some(claim),
             Claimed::Refused { seats, taken } => {
                 return Err(Refusal::Taken(seats_taken(&taker.map, &seats), Some((taken, asked_at))));

@@ -118,9 +118,13 @@ impl Seats {
     async fn board_within(&self, performance: PerformanceId, max_age: Duration) -> Result<Shown, Problem> {
         // What is fresh is answered from here, without the catalogue.
         let known = self.slots.get(&performance);
-        if let Some(shown) = known.and_then(|slot| fresh(&slot, self.clock.now(), max_age)) {
-            return Ok(shown);
+        match known.and_then(|slot| fresh(&slot, self.clock.now(), max_age)) {
+            Some(shown) => Ok(shown),
+            None => Box::pin(self.refreshed(performance, max_age)).await,
         }
+    }
+
+    async fn refreshed(&self, performance: PerformanceId, max_age: Duration) -> Result<Shown, Problem> {
         let concert = self.catalog.get_performance(performance).await?.concert_id;
         let map = self.catalog.get_seat_map(performance).await?;
         let hall = Hall { concert, performance, seats_total: map.seats_total() };
