@@ -45,6 +45,7 @@ mod plans;
 mod properties;
 mod races;
 mod readiness;
+mod seat_filter;
 mod stage;
 mod statements;
 mod topology;

@@ -7,15 +7,24 @@ use prometheus::IntCounterVec;
 use super::filter::Claimed;
 use crate::platform::telemetry::metrics::counter;
 
-static CLAIMS: LazyLock<IntCounterVec> =
-    LazyLock::new(|| counter("frontrow_seat_filter_claims_total", "What the seat filter said to requests.", &["result"]));
+static CLAIMS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counter("frontrow_seat_filter_claims_total", "What the seat filter said to requests.", &["result"])
+});
 static DRIFT: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    counter("frontrow_seat_filter_drift_total", "Seats that the filter knew otherwise than MySQL, put right.", &["direction"])
+    counter(
+        "frontrow_seat_filter_drift_total",
+        "Seats that the filter knew otherwise than MySQL, put right.",
+        &["direction"],
+    )
 });
 static REBUILDS: LazyLock<IntCounterVec> =
     LazyLock::new(|| counter("frontrow_seat_filter_rebuilds_total", "Filters made from MySQL.", &[]));
 static UNTOLD: LazyLock<IntCounterVec> = LazyLock::new(|| {
-    counter("frontrow_seat_filter_untold_total", "News that the filter did not hear: it drifts until it is compared.", &[])
+    counter(
+        "frontrow_seat_filter_untold_total",
+        "News that the filter did not hear: it drifts until it is compared.",
+        &[],
+    )
 });
 
 /// The filter was asked for seats.

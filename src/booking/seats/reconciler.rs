@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 
 use super::board::Picture;
 use super::filter::{Asked, CALL_LIMIT, Difference, Fate, Filter, Hall};
-use super::store::{self, TakenSeat};
 use super::metrics;
+use super::store::{self, TakenSeat};
 use crate::catalog::PerformanceId;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::Problem;
@@ -102,13 +102,16 @@ impl Filter {
         match self.ask(CALL_LIMIT, made).await {
             Asked::Answer(true) => metrics::rebuilt(),
             Asked::Answer(false) => {}
-            Asked::Cold | Asked::Away => return Err(Problem::internal(anyhow::anyhow!("no answer to the rebuilt filter"))),
+            Asked::Cold | Asked::Away => {
+                return Err(Problem::internal(anyhow::anyhow!("no answer to the rebuilt filter")));
+            }
         }
         Ok(())
     }
 
     async fn list_taken(&self, hall: Hall) -> Result<Vec<TakenSeat>, Problem> {
-        let read = self.0.db.read("seats.list_taken", hall.performance, |conn, id| Box::pin(store::list_taken(conn, *id)));
+        let read =
+            self.0.db.read("seats.list_taken", hall.performance, |conn, id| Box::pin(store::list_taken(conn, *id)));
         read.await
     }
 }
@@ -129,13 +132,10 @@ fn differences(found: &Picture, rows: &[TakenSeat], seats_total: u32) -> Vec<Dif
             Some(_) => Fate::Sold,
         }
     };
-    let differs = |seat: &u32| found.status(*seat) != actual.status(*seat) || found.taken.has(*seat) != actual.taken.has(*seat);
-    let of = |seat| Difference {
-        seat,
-        was_taken: found.taken.has(seat),
-        was_sold: found.sold.has(seat),
-        is: fate(seat),
-    };
+    let differs =
+        |seat: &u32| found.status(*seat) != actual.status(*seat) || found.taken.has(*seat) != actual.taken.has(*seat);
+    let of =
+        |seat| Difference { seat, was_taken: found.taken.has(seat), was_sold: found.sold.has(seat), is: fate(seat) };
     (0..seats_total).filter(differs).map(of).collect()
 }
 
@@ -152,10 +152,8 @@ mod tests {
         assert_eq!(differences(&Picture::of(&rows, 10), &rows, 10), []);
         let mut found = Picture::of(&[row(1, false), row(2, false), row(3, true), row(9, false)], 10);
         found.sold.set(8);
-        let seen: Vec<_> = differences(&found, &rows, 10)
-            .iter()
-            .map(|one| (one.seat, one.was_taken, one.was_sold, one.is))
-            .collect();
+        let seen: Vec<_> =
+            differences(&found, &rows, 10).iter().map(|one| (one.seat, one.was_taken, one.was_sold, one.is)).collect();
         let held = Fate::Held(until.unwrap());
         let expected = [
             (2, true, false, Fate::Sold),

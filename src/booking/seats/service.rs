@@ -99,6 +99,10 @@ impl Seats {
         if let Some(shown) = known.and_then(|slot| fresh(&slot, self.clock.now(), max_age)) {
             return Ok(shown);
         }
+        Box::pin(self.read_within(performance, max_age)).await
+    }
+
+    async fn read_within(&self, performance: PerformanceId, max_age: Duration) -> Result<Shown, Problem> {
         let concert = self.catalog.get_performance(performance).await?.concert_id;
         let map = self.catalog.get_seat_map(performance).await?;
         let hall = Hall { concert, performance, seats_total: map.seats_total() };
@@ -113,13 +117,7 @@ impl Seats {
     }
 
     /// The picture as it is now, following the slot's.
-    async fn read(
-        &self,
-        hall: Hall,
-        map: &SeatMap,
-        slot: &Slot,
-        known: &mut Option<Known>,
-    ) -> Result<Shown, Problem> {
+    async fn read(&self, hall: Hall, map: &SeatMap, slot: &Slot, known: &mut Option<Known>) -> Result<Shown, Problem> {
         let read_at = self.clock.now();
         let before = slot.newest.read().unwrap_or_else(PoisonError::into_inner).clone();
         let believed = known.filter(|known| age(known.read_at, read_at) < VERSION_MAX_AGE && before.is_some());
