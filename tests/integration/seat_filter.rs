@@ -483,17 +483,18 @@ async fn a_filter_that_forgets_sells_no_seat_twice() {
     let pass = first.enter(&api, &sale).await;
     let hold = first.hold(&api, performance, &pass, &["A-1-1"]).await;
     first.try_pay(&api, &hold, "pay").await.expect(201);
-    let pass = first.enter(&api, &sale).await;
-    first.hold(&api, performance, &pass, &["A-1-2"]).await;
     let second = Buyer::new(&api).await;
     let pass = second.enter(&api, &sale).await;
+    second.hold(&api, performance, &pass, &["A-1-2"]).await;
+    let third = Buyer::new(&api).await;
+    let pass = third.enter(&api, &sale).await;
     for _ in 0..4 {
         one.state.filter.settle(hall, &[Change::Freed((0..20).collect())]).await;
         for seat in ["A-1-1", "A-1-2"] {
-            second.try_hold(&api, performance, &pass, &[seat, "A-2-1"]).await.expect_problem(409, "seats_taken");
+            third.try_hold(&api, performance, &pass, &[seat, "A-2-1"]).await.expect_problem(409, "seats_taken");
         }
     }
-    second.hold(&api, performance, &pass, &["A-1-3"]).await;
+    third.hold(&api, performance, &pass, &["A-1-3"]).await;
     world.assert_clean(&one).await;
     world.end(vec![one, two]).await;
 }
