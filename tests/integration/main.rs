@@ -48,6 +48,7 @@ mod properties;
 mod races;
 mod readiness;
 mod seat_fight;
+mod seat_filter;
 mod stage;
 mod statements;
 mod topology;

@@ -200,7 +200,9 @@ mod tests {
             (from, to) in (0..310_u32, 0..310_u32),
         ) {
             let mut bits = Bits::new(300);
-            seats.iter().for_each(|seat| bits.set(*seat));
+            for seat in &seats {
+                bits.set(*seat);
+            }
             let expected = (from..to).filter(|seat| seats.contains(seat)).count();
             proptest::prop_assert_eq!(bits.count_in(from..to) as usize, expected);
             proptest::prop_assert_eq!(bits.count_in(0..300), bits.count());

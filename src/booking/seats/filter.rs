@@ -218,11 +218,14 @@ impl Filter {
         self.tell(async move { filter.ask(CALL_LIMIT, filter.0.filters.settle(hall, &changes)).await }).await;
     }
 
-    /// What is taken, if it is not the version that the caller knows. Where a filter that is to be there is missing, it is
-    /// made in the background.
+    /// What is taken, if it is not the version that the caller knows. Whoever looks at a filter keeps it in order; where one
+    /// that is to be there is missing, it is made in the background.
     pub(super) async fn look(&self, hall: Hall, known: Option<u64>) -> Option<Look> {
         match self.ask(CLAIM_WAIT, self.0.filters.look(hall, known)).await {
-            Asked::Answer(look) => return Some(look),
+            Asked::Answer(look) => {
+                self.keep(hall);
+                return Some(look);
+            }
             Asked::Cold if self.0.halls.contains_key(&hall.performance) => self.rebuild_soon(hall),
             Asked::Cold | Asked::Away => {}
         }

@@ -120,7 +120,8 @@ impl Filters {
         let key = |name| self.redis.key(&format!("seats:{{sale:{concert}}}:{performance}:{name}"));
         let keys = ["head", "taken", "sold", "ends"].map(key).to_vec();
         let args = std::iter::once(self.clock.offset_millis().to_string().into()).chain(rest).collect();
-        let reply = Reply(self.redis.run(script, keys, args).await?);
+        // The client's future is large, and callers keep it in theirs.
+        let reply = Reply(Box::pin(self.redis.run(script, keys, args)).await?);
         Ok((reply.word(0) != "cold").then_some(reply))
     }
 }
