@@ -34,17 +34,36 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// How long Redis must have answered again before it gets the line back.
 const BACK_FOR: Duration = Duration::from_secs(2);
 /// How long another instance that has raised the epoch may take to make its line, before it is made anew once more.
-const MAKING: Duration = Duration::from_millis(250);
+pub(super) const MAKING: Duration = Duration::from_millis(250);
 /// Places given up of which a line made anew is told at most; further ones are called, and lapse.
 const LEFT_MAX: usize = 100_000;
+/// How often the line is told of the same places: a lobby is drawn once, so the second time as a rule has their ranks.
+const RESTORE_TRIES: usize = 4;
+
+/// What an instance knew when it asked the line's store. An answer counts as of when it was asked for: others may have made the
+/// line while it was on its way, or while whoever heard it waited for its turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    epoch: u32,
+    ceiling: u64,
+    at: Instant,
+}
+
+impl Asked {
+    /// For a question that is put now.
+    pub fn now(sale: &Sale) -> Self {
+        let (epoch, ceiling) = sale.view(|state| (state.epoch, state.ceiling));
+        Self { epoch, ceiling, at: Instant::now() }
+    }
+}
 
 /// What is needed to make a line anew.
 #[derive(Clone, Debug)]
 struct Move {
     concert: ConcertId,
     order: Order,
-    /// The epoch that this instance knows.
-    seen: u32,
+    /// What the line's store was asked.
+    asked: Asked,
     /// What this instance knows to be called and issued.
     serving: u64,
     issued: u64,
@@ -57,7 +76,7 @@ struct Move {
 enum Moved {
     /// The row, at its new epoch, with the places of those inside.
     Done(SaleRow, Vec<(u64, Timestamp)>),
-    /// Another instance came first.
+    /// Another instance came first, or has heard from the line since this one asked.
     Before(SaleRow),
     /// Somebody has lately reached the line's store.
     Refused(SaleRow),
@@ -65,9 +84,9 @@ enum Moved {
 
 impl Queue {
     /// Makes the line anew after its store lost it. An instance that comes second takes over the first one's epoch.
-    pub(super) async fn rebuild(&self, sale: &Sale, seen: u32) -> Result<(), Problem> {
+    pub(super) async fn rebuild(&self, sale: &Sale, asked: Asked) -> Result<(), Problem> {
         let to = sale.view(|state| state.in_charge);
-        if self.move_to(sale, seen, to).await? {
+        if self.move_to(sale, asked, to).await? {
             return Ok(());
         }
         Self::note_trouble(sale);
@@ -76,10 +95,11 @@ impl Queue {
 
     /// Redis did not answer a tick: if nobody else reaches it either, MySQL keeps the line.
     pub(super) async fn redis_failed(&self, sale: &Sale, problem: Problem) -> Result<(), Problem> {
-        let (seen, is_silent) = sale.view(|state| (state.epoch, state.checkpoint.is_older_than(SILENCE)));
+        let asked = Asked::now(sale);
+        let is_silent = sale.view(|state| state.checkpoint.is_older_than(SILENCE));
         // Silence alone may as well be that of a MySQL that stalled, or of a line that is new.
         let is_troubled = lock(&sale.troubled_since).is_some_and(|since| since.elapsed() >= TROUBLED_FOR);
-        if is_silent && is_troubled && self.move_to(sale, seen, InCharge::Standby).await? {
+        if is_silent && is_troubled && self.move_to(sale, asked, InCharge::Standby).await? {
             return Ok(());
         }
         Self::note_trouble(sale);
@@ -116,8 +136,7 @@ impl Queue {
             *back
         };
         if since.is_some_and(|since| since.elapsed() >= BACK_FOR) {
-            let seen = sale.view(|state| state.epoch);
-            match self.move_to(sale, seen, InCharge::Usual).await {
+            match self.move_to(sale, Asked::now(sale), InCharge::Usual).await {
                 Ok(_) => *lock(&sale.redis_back) = None,
                 Err(problem) => tracing::warn!(concert = %sale.concert, %problem, "Redis did not get the line back"),
             }
@@ -125,15 +144,16 @@ impl Queue {
     }
 
     /// Makes the line anew in `to`, at an epoch that MySQL raises first. False where others reach the line's store.
-    async fn move_to(&self, sale: &Sale, seen: u32, to: InCharge) -> Result<bool, Problem> {
-        let _turn = sale.upkeep.lock().await;
-        let (epoch, adopted_at) = sale.view(|state| (state.epoch, state.adopted_at));
-        if epoch > seen {
+    async fn move_to(&self, sale: &Sale, asked: Asked, to: InCharge) -> Result<bool, Problem> {
+        let turn = sale.upkeep.lock().await;
+        let (epoch, made_by) = sale.view(|state| (state.epoch, state.made_by));
+        if epoch > asked.epoch {
             return Ok(true);
         }
-        if adopted_at.is_some_and(|since| since.elapsed() < MAKING) {
-            // The next answer tells whether the other's line is there by then.
-            tokio::time::sleep(MAKING / 5).await;
+        if let Some(by) = made_by.filter(|by| asked.at < *by) {
+            // The next answer tells whether the line is there by then. Nobody waits behind this one.
+            drop(turn);
+            tokio::time::sleep(by.saturating_duration_since(Instant::now()).min(MAKING / 5)).await;
             return Ok(true);
         }
         let run_id = match to {
@@ -141,28 +161,54 @@ impl Queue {
             InCharge::Standby => String::new(),
         };
         let (serving, issued) = sale.view(|state| (state.snapshot.serving, state.snapshot.issued));
-        let input = Move { concert: sale.concert, order: sale.order, seen, serving, issued, to, run_id };
+        let input = Move { concert: sale.concert, order: sale.order, asked, serving, issued, to, run_id };
         let moved = self.parts.db.in_tx("queue.rebuild", input, |conn, input| Box::pin(decide(conn, input))).await?;
         let (row, inside) = match moved {
             Moved::Done(row, inside) => (row, inside),
-            // If the other's line is not there, the next answer is cold again and it is this one's turn.
-            Moved::Before(row) => return self.adopt(sale, &row).map(|()| true),
+            // If the line is not there, the next answer is cold again and it is this one's turn.
+            Moved::Before(row) => {
+                self.adopt(sale, &row)?;
+                sale.mark_made(asked.epoch, Some(Instant::now()));
+                return Ok(true);
+            }
             Moved::Refused(row) => return self.adopt(sale, &row).map(|()| false),
         };
         self.adopt(sale, &row)?;
-        sale.mark_making();
+        sale.mark_made(row.epoch, None);
         let line = remembered(sale, &row, &inside);
         // Of this epoch, whatever others have made of the line meanwhile.
         let at = At { concert: sale.concert, epoch: row.epoch };
         self.store(row.in_charge).rebuild(at, &line).await?;
-        self.restore_left(sale).await?;
+        // Others of this instance may have asked between the epoch and the line, and wait for their turn now.
+        sale.mark_made(row.epoch, Some(Instant::now()));
+        sale.is_untold.store(true, Ordering::Relaxed);
         *lock(&sale.troubled_since) = None;
         tracing::info!(concert = %sale.concert, epoch = row.epoch, in_charge = row.in_charge.word(), "line made anew");
+        if let Err(problem) = self.restore_left(sale).await
+            && sale.neglect.is_due()
+        {
+            tracing::warn!(concert = %sale.concert, %problem, "the line is not told yet which places were given up");
+        }
         Ok(true)
     }
 
-    /// Tells the line which places were given up.
-    async fn restore_left(&self, sale: &Sale) -> Result<(), Problem> {
+    /// Tells a line that this instance has made anew which places were given up, where that is still to be done. Harmless where
+    /// it was told before.
+    ///
+    /// # Errors
+    /// Where a store does not answer, or the ranks of the places cannot be learnt: the next call begins again.
+    pub(super) async fn restore_left(&self, sale: &Sale) -> Result<(), Problem> {
+        if !sale.is_untold.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let told = self.tell_left(sale).await;
+        if told.is_err() {
+            sale.is_untold.store(true, Ordering::Relaxed);
+        }
+        told
+    }
+
+    async fn tell_left(&self, sale: &Sale) -> Result<(), Problem> {
         let (mut from, mut told) = (0, 0);
         while told < LEFT_MAX {
             let input = (sale.concert, from);
@@ -170,22 +216,30 @@ impl Queue {
                 Box::pin(places::list_left(conn, *concert, *from, RESTORED_MAX))
             });
             let arrivals = list.await?;
-            let left: Vec<_> = arrivals.iter().map(|arrival| sale.spot(*arrival)).collect();
-            let (line, at) = self.line(sale);
-            match line.restore(at, &left).await? {
-                Warm::Answer(true) => {}
-                Warm::Answer(false) if sale.is_undrawn() => {
-                    // Ranks became known meanwhile.
-                    self.reread(sale).await?;
-                    continue;
-                }
-                // Ranks became known meanwhile, or the line was lost again: whoever made that happen tells it.
-                Warm::Answer(false) | Warm::Cold => return Ok(()),
+            if !self.tell_batch(sale, &arrivals).await? {
+                // Lost again: whoever makes it anew tells it.
+                break;
             }
             let Some(last) = arrivals.last().filter(|_| arrivals.len() == RESTORED_MAX) else { break };
             (from, told) = (last + 1, told + arrivals.len());
         }
         Ok(())
+    }
+
+    /// False where the line was lost.
+    async fn tell_batch(&self, sale: &Sale, arrivals: &[u64]) -> Result<bool, Problem> {
+        for _ in 0..RESTORE_TRIES {
+            let left: Vec<_> = arrivals.iter().map(|arrival| sale.spot(*arrival)).collect();
+            let (line, at) = self.line(sale);
+            match line.restore(at, &left).await? {
+                Warm::Answer(true) => return Ok(true),
+                // The lobby was drawn since the spots were looked up, by this instance or by another one: the same places once
+                // more, by their ranks.
+                Warm::Answer(false) => self.reread(sale).await?,
+                Warm::Cold => return Ok(false),
+            }
+        }
+        Err(Problem::new(&codes::UNAVAILABLE).detail("The line knows a draw that MySQL does not tell of."))
     }
 }
 
@@ -196,7 +250,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn decide(conn: &mut Conn, input: &Move) -> Result<Moved, Problem> {
     let row = store::find_sale_for_update(conn, input.concert).await?;
     let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
-    if row.epoch != input.seen {
+    let is_same = row.in_charge == input.to && row.run_id == input.run_id;
+    // Whoever raised the ceiling since had heard from the line: places may have been given that this instance does not know of.
+    if row.epoch != input.asked.epoch || (is_same && row.ceiling > input.asked.ceiling) {
         return Ok(Moved::Before(row));
     }
     let silence = match (row.in_charge, input.to) {

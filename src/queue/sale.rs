@@ -8,6 +8,7 @@ use rand::Rng as _;
 
 use super::board::Board;
 use super::channel::Channel;
+use super::charge::MAKING;
 use super::domain::{InCharge, Phase, Place, Rules, Settings, Snapshot, Standing, Supply, Ticket};
 use super::draw::Permutation;
 use super::eta::CallLog;
@@ -44,8 +45,8 @@ pub struct State {
     pub rules_version: u32,
     /// Which making of the line is valid, as this instance knows it.
     pub epoch: u32,
-    /// Since when, where another instance made it: its line may not be there yet.
-    pub(super) adopted_at: Option<Instant>,
+    /// What was asked of the line's store before then does not tell that the line was lost: it was just being made.
+    pub(super) made_by: Option<Instant>,
     /// Who keeps it.
     pub in_charge: InCharge,
     /// What MySQL is known to allow.
@@ -158,6 +159,8 @@ pub struct Sale {
     pub(super) neglect: Seldom,
     /// Whether others reach a store of the line that this instance does not.
     pub(super) is_cut_off: AtomicBool,
+    /// Whether a line that this instance has made anew is still to be told which places were given up.
+    pub(super) is_untold: AtomicBool,
     /// Since when this instance does not reach the line's store.
     pub(super) troubled_since: Mutex<Option<Instant>>,
     /// Since when Redis answers again, while MySQL keeps the line.
@@ -189,6 +192,7 @@ impl Sale {
             standstill: Seldom::default(),
             neglect: Seldom::default(),
             is_cut_off: AtomicBool::new(false),
+            is_untold: AtomicBool::new(false),
             troubled_since: Mutex::default(),
             redis_back: Mutex::default(),
             state: RwLock::new(State::new(concert.hours(), row, draw, settings)),
@@ -292,9 +296,13 @@ impl Sale {
         self.change(|state| state.supply = Some(supply));
     }
 
-    /// This instance itself is making the line.
-    pub(super) fn mark_making(&self) {
-        self.change(|state| state.adopted_at = None);
+    /// The line may be asked of at this epoch from `by` on. Nothing is known of that while this instance itself makes it.
+    pub(super) fn mark_made(&self, epoch: u32, by: Option<Instant>) {
+        self.change(|state| {
+            if state.epoch == epoch {
+                state.made_by = by;
+            }
+        });
     }
 
     /// The line knows its ranks.
@@ -390,7 +398,8 @@ impl State {
             rules: row.rules,
             rules_version: row.rules_version,
             epoch: row.epoch,
-            adopted_at: None,
+            // An instance that starts may do so while another one makes the line for the first time.
+            made_by: row.checkpoint_age.map(|_| Instant::now() + MAKING),
             in_charge: row.in_charge,
             ceiling: row.ceiling,
             pace: Pace::of_line(&snapshot, &row.rules, settings),
@@ -417,7 +426,7 @@ impl State {
         }
         if row.epoch > self.epoch {
             self.epoch = row.epoch;
-            self.adopted_at = Some(Instant::now());
+            self.made_by = Some(Instant::now() + MAKING);
             self.ticked_at = None;
             self.snapshot.gone.clear();
             self.snapshot.gone_early.clear();
@@ -474,5 +483,25 @@ mod tests {
             state.adopt(&row(version, max_active), None);
             assert_eq!(state.rules.max_active, wanted, "version {version}");
         }
+    }
+
+    #[test]
+    fn a_line_may_be_asked_of_once_it_can_be_there() {
+        let now = Clock::default().now();
+        let hours = Hours { lobby_opens_at: None, booking_opens_at: now, booking_closes_at: now };
+        let settings = Settings::for_tests();
+        // Nobody has made it: whoever finds it cold does.
+        let never = row(0, 1);
+        assert!(State::new(hours, &never, None, &settings).made_by.is_none());
+        // Somebody has, perhaps just now.
+        let lately = SaleRow { checkpoint_age: Some(Duration::ZERO), ..row(0, 1) };
+        let mut state = State::new(hours, &lately, None, &settings);
+        assert!(state.made_by.is_some_and(|by| by > Instant::now()));
+        // The same making again is no news, another one is.
+        state.made_by = None;
+        state.adopt(&lately, None);
+        assert!(state.made_by.is_none());
+        state.adopt(&SaleRow { epoch: 2, ..lately }, None);
+        assert!(state.made_by.is_some_and(|by| by > Instant::now()));
     }
 }

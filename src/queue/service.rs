@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::channel::Channels;
+use super::charge::Asked;
 use super::domain::{INVALID_TICKET, InCharge, Phase, Place, Rules, SeatSupply, Settings, Standing, Ticket};
 use super::draw::Permutation;
 use super::line::{Answer, At, Line, Warm};
@@ -25,9 +26,9 @@ use crate::platform::redis::Redis;
 use crate::platform::telemetry::Seldom;
 use crate::platform::token::{KeyRing, Sealer};
 
-/// How often a cold line is rebuilt and asked again within one request: to adopt another's epoch, to wait five times for its
-/// line, to make it where that does not come, and to ask.
-const COLD_RETRIES: usize = 9;
+/// How often a cold line is rebuilt and asked again within one request: to adopt another's epoch, to wait six times for its
+/// line, to learn once that others were given places meanwhile, to make it where it does not come, and to ask.
+const COLD_RETRIES: usize = 10;
 
 /// What the services are built from.
 #[derive(Clone)]
@@ -247,10 +248,11 @@ impl Queue {
             return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is out of reach for the moment."));
         }
         for _ in 0..COLD_RETRIES {
+            let asked = Asked::now(sale);
             let (line, at) = self.line(sale);
             match ask(line, at).await? {
                 Warm::Answer(answer) => return Ok(answer),
-                Warm::Cold => self.rebuild(sale, at.epoch).await?,
+                Warm::Cold => self.rebuild(sale, asked).await?,
             }
         }
         Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::charge::Asked;
 use super::domain::InCharge;
 use super::gaps::GHOSTS_MAX;
 use super::line::{ASKED_MAX, Drawing, Latency, Tick, Warm};
@@ -88,10 +89,11 @@ impl Queue {
         }
         let tick = self.tick_of(sale);
         let in_charge = sale.view(|state| state.in_charge);
+        let asked = Asked::now(sale);
         let (line, at) = self.line(sale);
         let ticked = match line.tick(at, &tick).await {
             Ok(Warm::Answer(ticked)) => ticked,
-            Ok(Warm::Cold) => return self.rebuild(sale, at.epoch).await,
+            Ok(Warm::Cold) => return self.rebuild(sale, asked).await,
             Err(problem) if in_charge == InCharge::Usual => return self.redis_failed(sale, problem).await,
             Err(problem) => return Err(problem),
         };
@@ -101,7 +103,8 @@ impl Queue {
         Ok(())
     }
 
-    /// What one line needs of MySQL: room for places, the draw of its lobby, and where `is_due` seats left and a checkpoint.
+    /// What one line needs of MySQL: room for places, the draw of its lobby, and where `is_due` seats left, a checkpoint, and what
+    /// a line made anew is still to be told.
     ///
     /// # Errors
     /// Where MySQL does not answer: the next call tries again.
@@ -114,6 +117,7 @@ impl Queue {
         if is_due {
             self.checkpoint(sale).await?;
             self.count_seats(sale).await;
+            self.restore_left(sale).await?;
         }
         Ok(())
     }

@@ -4,11 +4,18 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use fred::interfaces::{ClientLike as _, KeysInterface as _};
+use frontrow::accounts::UserId;
+use frontrow::catalog::ConcertId;
+use frontrow::queue::domain::{InCharge, Standing};
 use frontrow::queue::draw::{Permutation, commitment};
+use frontrow::queue::line::{At, Remembered};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::arena::{Plan, text};
+use crate::support::proxy::sabotage::Sabotage;
+use crate::support::world::{address_of, server};
 use crate::support::{Api, Buyer, Fault, Instance, Proxy, Sale, World, eventually};
 
 /// Redis is given up soon, so that a test waits for the line and not for time limits.
@@ -304,4 +311,119 @@ async fn a_lobby_closes_once_though_redis_is_away() {
     let passes: HashSet<String> = join_all(places.iter().enumerate().map(claim)).await.into_iter().collect();
     assert_eq!(passes.len(), places.len());
     house.end().await;
+}
+
+/// How often a script that was made to count in `head` ran.
+async fn runs(world: &World, head: &str) -> u64 {
+    let client = world.redis().await;
+    let runs: Option<u64> = client.get(format!("{head}:runs")).await.expect("a count");
+    client.quit().await.expect("closing");
+    runs.unwrap_or(0)
+}
+
+/// A cold answer that is still on its way while another instance makes the line says nothing of that line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_older_than_the_line_does_not_make_it_anew() {
+    let world = World::with(&[("FRONTROW__REDIS__COMMAND_TIMEOUT_MS", "60000")]).await;
+    let instance = world.instance().await;
+    let api = Api::over(&[&instance]);
+    let sale = Sale::new(&api, &instance, &Plan::default()).await;
+    let concert: ConcertId = sale.concert.parse().expect("an id");
+    Buyer::new(&api).await.join(&api, &sale).await;
+    instance.stop().await;
+
+    // Another instance has raised the epoch, and has not made the line yet.
+    world.wipe_redis().await;
+    let raise = "UPDATE queue_sales SET epoch = epoch + 1 WHERE concert_id = ?";
+    sqlx::query(raise).bind(concert).execute(&mut world.sql().await).await.expect("a new epoch");
+    let find = "SELECT epoch, issued_ceiling FROM queue_sales WHERE concert_id = ?";
+    let row = async || -> (u32, u64) {
+        sqlx::query_as(find).bind(concert).fetch_one(&mut world.sql().await).await.expect("a sale")
+    };
+    let (epoch, ceiling) = row().await;
+
+    let cold = "if is_cold() then return {'cold'} end";
+    let counted = format!("redis.call('INCR', KEYS[1] .. ':runs') {cold}");
+    let counting = Sabotage::of_lua("Gives a user a place", cold, &counted);
+    let proxy = Proxy::sabotaging(address_of(&server("FRONTROW__REDIS__URL")), counting).await;
+    proxy.set(Fault::Delay(Duration::from_millis(100)));
+    let (name, url) = world.redis_through(&proxy);
+    let (state, maker) = (world.state(&[(name, &url)]), world.state(&[]));
+    let head = maker.redis.key(&format!("{{sale:{concert}}}:head"));
+    let queue = state.queue.clone();
+    let join = tokio::spawn(async move { queue.join(concert, UserId::new(), None).await });
+    eventually("the line to be asked", || async { (runs(&world, &head).await > 0).then_some(()) }).await;
+    proxy.set(Fault::BlackHole);
+    let line = Remembered {
+        ceiling,
+        serving: 0,
+        gaps: String::new(),
+        ghosts: Vec::new(),
+        lobby_size: None,
+        claim_secs: 60,
+        closes_at: maker.clock.now().plus(Duration::from_hours(1)),
+        slots: Vec::new(),
+    };
+    maker.queue.store(InCharge::Usual).rebuild(At { concert, epoch }, &line).await.expect("a line");
+    proxy.set(Fault::None);
+    let (_, place, is_new) = join.await.expect("an end").expect("a place");
+    assert_eq!((place.arrival, is_new), (ceiling, true));
+    assert_eq!(row().await.0, epoch, "the line was made anew");
+    for state in [state, maker] {
+        state.redis.close().await;
+        state.db.close().await;
+    }
+    world.end(Vec::new()).await;
+}
+
+/// An instance that makes the line anew looks up who had left, and the lobby is drawn before the line hears of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_given_up_are_told_though_the_draw_comes_between() {
+    let world = World::new().await;
+    let instance = world.instance().await;
+    let api = Api::over(&[&instance]);
+    let lobby = instance.state.clock.now().minus(Duration::from_secs(10));
+    let queue = json!({"order": "draw", "lobby_opens_at": lobby, "admit_per_second": 1000, "max_active": 50,
+        "claim_secs": 60, "session_secs": 600});
+    let sale = Sale::new(&api, &instance, &Plan { queue, opens_in_secs: 600, ..Plan::default() }).await;
+    let concert: ConcertId = sale.concert.parse().expect("an id");
+    let buyers = Buyer::many(&instance.state, 3).await;
+    let mut tickets = Vec::new();
+    for buyer in &buyers {
+        tickets.push(buyer.join(&api, &sale).await);
+    }
+    let leave = api.delete(&format!("{}/tickets/me", line(&sale))).bearer(&buyers[1].token).ticket(&tickets[1]);
+    assert_eq!(leave.send().await.status, 204);
+    world.advance(Duration::from_secs(601));
+    eventually("the draw", || draw_of(&api, &sale)).await;
+    instance.stop().await;
+    world.wipe_redis().await;
+
+    // The line says so more often than it is told at once.
+    let cold = "if is_cold() then return {'cold'} end";
+    let drawn = format!("{cold} if redis.call('INCR', KEYS[1] .. ':runs') <= 5 then return {{'drawn'}} end");
+    let broken = Sabotage::of_lua("Tells a line that was made anew", cold, &drawn);
+    let proxy = Proxy::sabotaging(address_of(&server("FRONTROW__REDIS__URL")), broken).await;
+    let (name, url) = world.redis_through(&proxy);
+    let state = world.state(&[(name, &url)]);
+    let head = state.redis.key(&format!("{{sale:{concert}}}:head"));
+    let kept = state.queue.get_sale(concert).await.expect("a sale");
+    eventually("the line to be there", || async {
+        state.queue.tick(&kept).await.expect("the line moves");
+        kept.view(|now| now.snapshot.at).map(drop)
+    })
+    .await;
+    assert_eq!(runs(&world, &head).await, 4, "it is not asked for ever");
+    state.queue.keep_up(&kept, true).await.expect("the rest is told");
+    assert_eq!(runs(&world, &head).await, 6);
+    state.queue.tick(&kept).await.expect("the line moves");
+    let standing =
+        async |ticket: &String| state.queue.find_place(concert, Some(ticket)).await.expect("a place").standing;
+    assert_eq!(standing(&tickets[1]).await, Standing::Left);
+    assert_ne!(standing(&tickets[0]).await, Standing::Left);
+    state.queue.keep_up(&kept, true).await.expect("nothing is left to be told");
+    assert_eq!(runs(&world, &head).await, 6);
+    state.redis.close().await;
+    state.db.close().await;
+    world.end(Vec::new()).await;
 }
