@@ -2,7 +2,7 @@
 //!
 //! A status and the number of seats left change with time, so what shows them is kept for the current second of
 //! the application clock only: a sale that opens on a full second is shown as open in that very second. Seat
-//! maps never change and are kept for long.
+//! maps never change; they are packed once and kept for long.
 //!
 //! Seats left are asked of [`Availability`]. Where it cannot tell, the last number it told is shown; where it never
 //! told one, the answer is 503: a number is never made up.
@@ -20,7 +20,7 @@ use super::domain::{Concert, ConcertId, Headline, Performance, PerformanceId, Se
 use super::ports::{Availability, SaleSetup, SeatSetup, SeatsLeft};
 use super::reader::{FIXED_TTL, Reader, entries};
 use super::store::{self, Listing};
-use super::views::{ConcertDetail, ConcertItem, PerformanceDetail, PerformanceView, SeatMapView};
+use super::views::{ConcertDetail, ConcertItem, PerformanceDetail, PerformanceView, SeatMapBody};
 use crate::platform::clock::{Clock, Timestamp};
 use crate::platform::config::CacheSettings;
 use crate::platform::db::Db;
@@ -81,7 +81,7 @@ enum Key {
 
 impl Weigh for Cached {
     fn weight(&self) -> u32 {
-        entries(self.body_len())
+        entries(Cached::weight(self))
     }
 }
 
@@ -134,7 +134,8 @@ impl Catalog {
             reader,
             ports,
             moments: Cache::new(kept(MOMENT_TTL)),
-            seat_maps: Cache::new(kept(FIXED_TTL)),
+            // Also where the cache is off, as the maps themselves: packing one takes longer than to read it.
+            seat_maps: Cache::new(Bounds { ttl: FIXED_TTL, weight_max: cache.entries_max }),
             last_known: Cache::new(Bounds { ttl: LAST_KNOWN_TTL, weight_max: cache.entries_max }),
         }
     }
@@ -207,7 +208,7 @@ impl Catalog {
         let reader = self.reader.clone();
         let load = async move {
             let map = reader.get_seat_map(id).await?;
-            Cached::json(&SeatMapView::of(id, &map), FOR_GOOD).map(Some)
+            Cached::lasting(SeatMapBody { id, map }, FOR_GOOD).await.map(Some)
         };
         self.seat_maps.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
     }
@@ -237,7 +238,10 @@ impl Catalog {
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
         let second = self.clock.now().millis().div_euclid(1000);
-        let load = async move { Cached::json(&load.await?, FOR_A_MOMENT).map(Some) };
+        let load = async move {
+            let body = Cached::json(&load.await?, FOR_A_MOMENT)?;
+            Ok(Some(body.settled().await))
+        };
         self.moments.find((second, key), load).await?.ok_or_else(|| Problem::new(&codes::NOT_FOUND))
     }
 

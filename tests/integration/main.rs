@@ -45,6 +45,7 @@ mod plans;
 mod properties;
 mod races;
 mod readiness;
+mod ready_bytes;
 mod stage;
 mod statements;
 mod topology;

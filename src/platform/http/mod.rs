@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod body;
+mod coding;
 mod connection;
 pub mod edge;
 pub mod etag;
