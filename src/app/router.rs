@@ -24,11 +24,11 @@ use crate::{accounts, booking, catalog, points, queue};
 /// The routes that the API document describes.
 pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
     let holds = HoldRoutes { holds: state.holds.clone(), seats_max: state.config.booking.hold_seats_max };
-    let lines = QueueRoutes {
-        queue: state.queue.clone(),
-        joins: JoinLimits::new(&state.config.limits, &state.clock),
-        listeners: Listeners::new(&state.config.queue, shutdown.clone()),
-    };
+    let lines = QueueRoutes::new(
+        state.queue.clone(),
+        JoinLimits::new(&state.config.limits, &state.clock),
+        Listeners::new(&state.config.queue, shutdown.clone()),
+    );
     OpenApiRouter::with_openapi(openapi::head())
         .merge(accounts::http::router(state.accounts.clone()))
         .merge(catalog::http::router(state.catalog.clone()))

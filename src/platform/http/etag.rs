@@ -31,15 +31,13 @@ static TURN: Semaphore = Semaphore::const_new(1);
 
 /// A JSON body, encoded once. Cloning copies a reference.
 #[derive(Clone, Debug)]
-pub struct Cached {
-    forms: Arc<Forms>,
-    etag: HeaderValue,
-    cache_control: &'static str,
-}
+pub struct Cached(Arc<Forms>);
 
 /// The same body in several codings; nothing in them where the form is no smaller than the next worse one.
 #[derive(Debug)]
 struct Forms {
+    etag: HeaderValue,
+    cache_control: &'static str,
     plain: Bytes,
     effort: Effort,
     brotli: OnceLock<Option<Bytes>>,
@@ -117,22 +115,22 @@ impl Cached {
     {
         let encoding = spawn_blocking(move || {
             let made = Self::encode(&value, cache_control, Effort::Lasting)?;
-            if made.forms.is_worth_packing() {
-                made.forms.pack(Coding::Gzip);
+            if made.0.is_worth_packing() {
+                made.0.pack(Coding::Gzip);
             }
             Ok::<_, Problem>(made)
         });
         let made = encoding.await.map_err(Problem::internal)??;
-        if made.forms.is_worth_packing() {
-            tokio::spawn(pack_later(Arc::downgrade(&made.forms)));
+        if made.0.is_worth_packing() {
+            tokio::spawn(pack_later(Arc::downgrade(&made.0)));
         }
         Ok(made)
     }
 
     /// Waits until a body that is too large to be packed while a client waits has its gzip form.
     pub async fn settled(self) -> Self {
-        if self.forms.plain.len() > INLINE_MAX {
-            let forms = self.forms.clone();
+        if self.0.plain.len() > INLINE_MAX {
+            let forms = self.0.clone();
             // Without it the body is sent as it is.
             drop(spawn_blocking(move || drop(forms.pack(Coding::Gzip).cloned())).await);
         }
@@ -144,15 +142,15 @@ impl Cached {
         let hash = digest::digest(&digest::SHA256, &plain);
         let tag = format!("W/\"{}\"", hex::encode(&hash.as_ref()[..12]));
         let etag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
-        let forms = Arc::new(Forms { plain, effort, brotli: OnceLock::new(), gzip: OnceLock::new() });
-        Ok(Self { forms, etag, cache_control })
+        let (brotli, gzip) = (OnceLock::new(), OnceLock::new());
+        Ok(Self(Arc::new(Forms { etag, cache_control, plain, effort, brotli, gzip })))
     }
 
     /// Bytes of memory, for caches that bound theirs: all forms, and of those that are not made yet the most that they may
     /// become.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.forms.plain.len() + self.forms.weight(Coding::Gzip) + self.forms.weight(Coding::Brotli)
+        self.0.plain.len() + self.0.weight(Coding::Gzip) + self.0.weight(Coding::Brotli)
     }
 
     /// 200 with the body in the best ready form that the client takes, or 304 if its `If-None-Match` names it.
@@ -166,8 +164,8 @@ impl Cached {
         }
         let head = response.headers_mut();
         head.reserve(5);
-        head.insert(header::ETAG, self.etag.clone());
-        head.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.cache_control));
+        head.insert(header::ETAG, self.0.etag.clone());
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.0.cache_control));
         head.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
         if !is_known {
             head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -179,7 +177,7 @@ impl Cached {
     }
 
     fn form(&self, headers: &HeaderMap) -> (Option<Coding>, Body) {
-        let (taken, forms) = (Taken::by(headers), &self.forms);
+        let (taken, forms) = (Taken::by(headers), &self.0);
         if let Some((coding, packed)) = taken.codings().find_map(|coding| Some((coding, forms.find(coding)?))) {
             return (Some(coding), Body::from(packed.clone()));
         }
@@ -196,7 +194,7 @@ impl Cached {
 
     fn is_known_to(&self, headers: &HeaderMap) -> bool {
         let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let mine = opaque(self.etag.to_str().unwrap_or_default());
+        let mine = opaque(self.0.etag.to_str().unwrap_or_default());
         known.flat_map(|list| list.split(',')).map(str::trim).any(|tag| tag == "*" || opaque(tag) == mine)
     }
 }
@@ -282,7 +280,7 @@ mod tests {
         let lasting = Cached::lasting(value, "immutable").await.unwrap();
         let first = sent(&lasting, "gzip").await;
         assert_eq!(first.0.as_deref(), Some("gzip"));
-        while lasting.forms.brotli.get().is_none() {
+        while lasting.0.brotli.get().is_none() {
             tokio::task::yield_now().await;
         }
         let (best, packed) = sent(&lasting, "br, gzip").await;
@@ -304,11 +302,12 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_get_smaller_stays_as_it_is() {
         use rand::Rng as _;
-        // Escaped text of random bytes would shrink: random letters of 94 hardly do, once they are few.
         let noise: Vec<u64> = (0..8).map(|_| rand::rng().random()).collect();
         let body = Cached::json(&noise, "no-cache").unwrap();
         let forms = Forms {
-            plain: body.forms.plain.slice(..24),
+            etag: HeaderValue::from_static("x"),
+            cache_control: "",
+            plain: body.0.plain.slice(..24),
             effort: Effort::Quick,
             brotli: OnceLock::new(),
             gzip: OnceLock::new(),
@@ -328,10 +327,10 @@ mod tests {
         let mut before = usize::MAX;
         for accepted in ["identity", "gzip", "br"] {
             sent(&body, accepted).await;
-            assert!(body.weight() >= kept(&body.forms) && body.weight() <= before, "{accepted}");
+            assert!(body.weight() >= kept(&body.0) && body.weight() <= before, "{accepted}");
             before = body.weight();
         }
-        assert_eq!(body.weight(), kept(&body.forms), "all is made");
+        assert_eq!(body.weight(), kept(&body.0), "all is made");
         let small = Cached::json(&[1], "no-cache").unwrap();
         assert_eq!(small.weight(), 3);
     }

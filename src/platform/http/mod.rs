@@ -17,7 +17,7 @@ pub mod request_id;
 pub mod server;
 
 pub use address::{ClientAddress, Networks, TrustedProxies};
-pub use body::{Body, Id, Params};
+pub use body::{Body, Headers, Id, Params};
 pub use etag::Cached;
 pub use keyed::KeyedBody;
 pub use page::{Page, PageParams};
