@@ -106,8 +106,8 @@ impl Taken {
         }
     }
 
-    /// The codings that are liked at least as much as the plain body, the best one first; of two that are liked the same,
-    /// the smaller one.
+    /// The codings that are liked at least as much as the plain body, the best one first; brotli, where both are liked
+    /// the same.
     pub fn codings(self) -> impl Iterator<Item = Coding> {
         let (brotli, gzip) = ((self.brotli, Coding::Brotli), (self.gzip, Coding::Gzip));
         let order = if gzip.0 > brotli.0 { [gzip, brotli] } else { [brotli, gzip] };

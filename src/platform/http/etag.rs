@@ -138,7 +138,8 @@ impl Cached {
     }
 
     fn encode<T: Serialize>(value: &T, cache_control: &'static str, effort: Effort) -> Result<Self, Problem> {
-        let plain = Bytes::from(serde_json::to_vec(value).map_err(Problem::internal)?);
+        // Without the room that was not used.
+        let plain = Bytes::from(serde_json::to_vec(value).map_err(Problem::internal)?.into_boxed_slice());
         let hash = digest::digest(&digest::SHA256, &plain);
         let tag = format!("W/\"{}\"", hex::encode(&hash.as_ref()[..12]));
         let etag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
@@ -181,9 +182,9 @@ impl Cached {
         if let Some((coding, packed)) = taken.codings().find_map(|coding| Some((coding, forms.find(coding)?))) {
             return (Some(coding), Body::from(packed.clone()));
         }
-        // Who refuses the plain body, and is the only one to do so, gets even a small one packed.
+        // Hardly anybody refuses plain bodies: small ones are packed for them alone.
         if !taken.is_plain_fine()
-            && forms.plain.len() <= INLINE_MAX
+            && !forms.is_worth_packing()
             && let Some(coding) = taken.codings().next()
             && let Some(packed) = coding.pack(&forms.plain, Effort::Quick)
         {
