@@ -80,10 +80,13 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_concert(&self, id: ConcertId) -> Result<Arc<Concert>, Problem> {
-        let db = self.db.clone();
-        let load = async move {
-            let found = db.read("catalog.get_concert", id, |conn, id| Box::pin(store::find_concert(conn, *id))).await?;
-            Ok(found.map(Arc::new))
+        let load = || {
+            let db = self.db.clone();
+            async move {
+                let found =
+                    db.read("catalog.get_concert", id, |conn, id| Box::pin(store::find_concert(conn, *id))).await?;
+                Ok(found.map(Arc::new))
+            }
         };
         self.concerts.find(id, load).await?.ok_or_else(|| Problem::not_found("concert"))
     }
@@ -106,11 +109,13 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_performance(&self, id: PerformanceId) -> Result<Arc<Performance>, Problem> {
-        let db = self.db.clone();
-        let load = async move {
-            let found =
-                db.read("catalog.get_performance", id, |conn, id| Box::pin(store::find_performance(conn, *id))).await?;
-            Ok(found.map(Arc::new))
+        let load = || {
+            let db = self.db.clone();
+            async move {
+                let find =
+                    db.read("catalog.get_performance", id, |conn, id| Box::pin(store::find_performance(conn, *id)));
+                Ok(find.await?.map(Arc::new))
+            }
         };
         self.performances.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
     }
@@ -124,13 +129,15 @@ impl Reader {
             return Ok(map);
         }
         let concert = self.get_performance(id).await?.concert_id;
-        let db = self.db.clone();
-        let load = async move {
-            let found = db
-                .read("catalog.get_seat_map", concert, |conn, concert| Box::pin(store::find_seating(conn, *concert)))
-                .await?;
-            let Some((layout, grades)) = found else { return Ok(None) };
-            Ok(Some(Arc::new(SeatMap::build(&layout, &grades).map_err(Problem::internal)?)))
+        let load = || {
+            let db = self.db.clone();
+            async move {
+                let find = db.read("catalog.get_seat_map", concert, |conn, concert| {
+                    Box::pin(store::find_seating(conn, *concert))
+                });
+                let Some((layout, grades)) = find.await? else { return Ok(None) };
+                Ok(Some(Arc::new(SeatMap::build(&layout, &grades).map_err(Problem::internal)?)))
+            }
         };
         let map = self.maps.find(concert, load).await?.ok_or_else(|| Problem::not_found("performance"))?;
         self.known_maps.put(id, Known(Arc::downgrade(&map))).await;

@@ -146,8 +146,7 @@ impl Catalog {
     /// What the database refuses with.
     pub async fn list_concerts(&self, filter: Filter, page: PageParams<ConcertId>) -> Result<Cached, Problem> {
         let key = Key::Concerts { filter: filter.clone(), limit: page.limit, after: page.after };
-        let catalog = self.clone();
-        self.moment(key, async move { catalog.concerts(&filter, &page).boxed().await }).await
+        self.moment(key, |catalog| async move { catalog.concerts(&filter, &page).boxed().await }).await
     }
 
     /// The concert with all that belongs to it.
@@ -156,8 +155,7 @@ impl Catalog {
     /// 404, 503 `unavailable` where nobody can tell the seats left, or what the database refuses with.
     pub async fn get_concert(&self, id: ConcertId) -> Result<Cached, Problem> {
         let concert = self.reader.get_concert(id).await?;
-        let catalog = self.clone();
-        self.moment(Key::Concert(id), async move { catalog.detail(&concert).await }).await
+        self.moment(Key::Concert(id), |catalog| async move { catalog.detail(&concert).await }).await
     }
 
     /// A page of the concert's performances, by their start.
@@ -174,12 +172,14 @@ impl Catalog {
                 1 + place.ok_or_else(|| Problem::invalid_parameter("cursor", "not a cursor of this list"))?
             }
         };
-        let rows: Vec<_> = all.iter().skip(start).take(page.fetch() as usize).cloned().collect();
+        let rows = all.iter().skip(start).take(page.fetch() as usize);
         let key = Key::Performances { concert: id, limit: page.limit, after: page.after };
-        let catalog = self.clone();
-        let load = async move {
-            let (views, _) = catalog.with_seats_left(&rows).await?;
-            Ok(Page::of(views, &page, |view| view.id))
+        let load = |catalog: Self| {
+            let rows: Vec<_> = rows.cloned().collect();
+            async move {
+                let (views, _) = catalog.with_seats_left(&rows).await?;
+                Ok(Page::of(views, &page, |view| view.id))
+            }
         };
         self.moment(key, load).await
     }
@@ -191,8 +191,7 @@ impl Catalog {
     pub async fn get_performance(&self, id: PerformanceId) -> Result<Cached, Problem> {
         let performance = self.reader.get_performance(id).await?;
         let concert = self.reader.get_concert(performance.concert_id).await?;
-        let catalog = self.clone();
-        let load = async move {
+        let load = |catalog: Self| async move {
             let (views, status) = catalog.shown(&concert).await?;
             let view = views.into_iter().find(|view| view.id == id).ok_or_else(|| Problem::not_found("performance"))?;
             Ok(PerformanceDetail { performance: view, concert: ConcertItem::of(concert.headline(), status) })
@@ -205,10 +204,12 @@ impl Catalog {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_seat_map(&self, id: PerformanceId) -> Result<Cached, Problem> {
-        let reader = self.reader.clone();
-        let load = async move {
-            let map = reader.get_seat_map(id).await?;
-            Cached::lasting(SeatMapBody { id, map }, FOR_GOOD).await.map(Some)
+        let load = || {
+            let reader = self.reader.clone();
+            async move {
+                let map = reader.get_seat_map(id).await?;
+                Cached::lasting(SeatMapBody { id, map }, FOR_GOOD).await.map(Some)
+            }
         };
         self.seat_maps.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
     }
@@ -232,15 +233,18 @@ impl Catalog {
     }
 
     /// Ready bytes of the current second.
-    async fn moment<T, F>(&self, key: Key, load: F) -> Result<Cached, Problem>
+    async fn moment<T, F>(&self, key: Key, load: impl FnOnce(Self) -> F) -> Result<Cached, Problem>
     where
         T: Serialize,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
         let second = self.clock.now().millis().div_euclid(1000);
-        let load = async move {
-            let body = Cached::json(&load.await?, FOR_A_MOMENT)?;
-            Ok(Some(body.settled().await))
+        let load = || {
+            let load = load(self.clone());
+            async move {
+                let body = Cached::json(&load.await?, FOR_A_MOMENT)?;
+                Ok(Some(body.settled().await))
+            }
         };
         self.moments.find((second, key), load).await?.ok_or_else(|| Problem::new(&codes::NOT_FOUND))
     }
