@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State as Shared};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use bytes::Bytes;
@@ -49,6 +49,7 @@ pub fn router(state: &State) -> Router {
     Router::new()
         .route("/bare/body/{size}", put(set_body))
         .route("/bare/poll", get(poll))
+        .route("/bare/ready", get(ready))
         .route("/bare/join", post(join))
         .route("/bare/events", get(listen))
         .with_state(Arc::new(bare))
@@ -69,6 +70,15 @@ impl Bare {
 
 async fn poll(Shared(bare): Shared<Arc<Bare>>) -> Response {
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], bare.body()).into_response()
+}
+
+/// As a public read: 304 for whoever names a tag, without looking at it.
+async fn ready(Shared(bare): Shared<Arc<Bare>>, headers: HeaderMap) -> Response {
+    let common = [(header::ETAG, "W/\"bare\""), (header::CACHE_CONTROL, "no-cache"), (header::VARY, "accept-encoding")];
+    if headers.contains_key(header::IF_NONE_MATCH) {
+        return (StatusCode::NOT_MODIFIED, common).into_response();
+    }
+    (common, [(header::CONTENT_TYPE, "application/json")], bare.body()).into_response()
 }
 
 async fn join(Shared(bare): Shared<Arc<Bare>>) -> Result<Response, Problem> {

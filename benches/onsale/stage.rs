@@ -23,6 +23,9 @@ const SETTINGS: &[(&str, &str)] = &[("FRONTROW__HTTP__ADDR", "127.0.0.1:0"), ("F
 /// Made by one request to the server, well within its time limit.
 const BUYERS_AT_ONCE: usize = 5_000;
 const PLACES_AT_ONCE: usize = 10_000;
+/// Of a large hall.
+const ROW_SEATS: usize = 50;
+const SECTION_ROWS: usize = 20;
 /// Longest wait for the server and for a new sale.
 const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -151,15 +154,7 @@ impl Stage {
     /// # Errors
     /// Where the server refuses it.
     pub async fn sale(&self) -> anyhow::Result<String> {
-        let now = Clock::default().now();
-        let concert = json!({
-            "title": "Bench Live", "artist": "The Stopwatches", "venue_id": self.venue,
-            "booking_opens_at": now.minus(Duration::from_secs(1)), "booking_closes_at": now.plus(4 * HOUR),
-            "seat_limit_per_buyer": 4, "grades": [{"code": "R", "name": "R", "price": 10_000, "sections": ["A"]}],
-            "performances": [{"starts_at": now.plus(24 * HOUR)}],
-            "queue": {"admit_per_second": 1, "max_active": 1, "claim_secs": 60, "session_secs": 600},
-        });
-        let made = self.operate(reqwest::Method::POST, "/v1/admin/concerts", &concert).await?;
+        let made = self.concert(&self.venue, &json!(["A"])).await?;
         let concert = made["id"].as_str().context("a concert without an id")?.to_owned();
         let queue = format!("/v1/admin/concerts/{concert}/queue");
         self.operate(reqwest::Method::PATCH, &queue, &json!({"paused": true})).await?;
@@ -171,6 +166,40 @@ impl Stage {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(concert)
+    }
+
+    /// A performance in a hall of so many seats, in sections of a thousand: its id.
+    ///
+    /// # Errors
+    /// Where the server refuses it.
+    pub async fn evening(&self, seats: usize) -> anyhow::Result<String> {
+        let row = |name: usize, seats: usize| json!({"name": name.to_string(), "seats": seats});
+        let rows: Vec<Value> = (0..seats)
+            .step_by(ROW_SEATS)
+            .map(|begun| row(begun / ROW_SEATS % SECTION_ROWS + 1, ROW_SEATS.min(seats - begun)))
+            .collect();
+        let sections: Vec<Value> = rows
+            .chunks(SECTION_ROWS)
+            .enumerate()
+            .map(|(number, rows)| json!({"code": (101 + number).to_string(), "name": "Stand", "rows": rows}))
+            .collect();
+        let codes: Vec<Value> = sections.iter().map(|section| section["code"].clone()).collect();
+        let venue = json!({"name": "Bench Stadium", "city": "Busan", "sections": sections});
+        let venue = self.operate(reqwest::Method::POST, "/v1/admin/venues", &venue).await?;
+        let made = self.concert(&venue["id"], &json!(codes)).await?;
+        Ok(made["performances"][0]["id"].as_str().context("a performance without an id")?.to_owned())
+    }
+
+    async fn concert(&self, venue: &Value, sections: &Value) -> anyhow::Result<Value> {
+        let now = Clock::default().now();
+        let concert = json!({
+            "title": "Bench Live", "artist": "The Stopwatches", "venue_id": venue,
+            "booking_opens_at": now.minus(Duration::from_secs(1)), "booking_closes_at": now.plus(4 * HOUR),
+            "seat_limit_per_buyer": 4, "grades": [{"code": "R", "name": "R", "price": 10_000, "sections": sections}],
+            "performances": [{"starts_at": now.plus(24 * HOUR)}],
+            "queue": {"admit_per_second": 1, "max_active": 1, "claim_secs": 60, "session_secs": 600},
+        });
+        self.operate(reqwest::Method::POST, "/v1/admin/concerts", &concert).await
     }
 
     /// So many places in a sale by as many people; every `nth` ticket.
@@ -220,6 +249,16 @@ impl Stage {
         let request =
             self.http.request(method.parse()?, self.url(path)).header(header.0, format!("{}{value}", header.1));
         answer(request).await
+    }
+
+    /// The tag of what the server answers there.
+    ///
+    /// # Errors
+    /// Where it has none.
+    pub async fn tag(&self, path: &str) -> anyhow::Result<String> {
+        let response = self.http.get(self.url(path)).send().await?;
+        let tag = response.headers().get(reqwest::header::ETAG).context("an answer without a tag")?;
+        Ok(tag.to_str()?.to_owned())
     }
 
     /// Tells the bare handlers how large their body is.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
+use axum::http::HeaderMap;
 use axum::{Extension, Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -13,24 +14,21 @@ use utoipa_axum::router::OpenApiRouter;
 use super::state::State;
 use super::{audit, openapi, operations};
 use crate::booking::holds::http::HoldRoutes;
-use crate::platform::http::TrustedProxies;
 use crate::platform::http::edge::{self, Edge};
+use crate::platform::http::{TrustedProxies, etag};
 use crate::platform::shutdown::Shutdown;
 use crate::queue::http::QueueRoutes;
 use crate::queue::{JoinLimits, Listeners};
 use crate::{accounts, booking, catalog, points, queue};
 
-/// Bodies above this many bytes are compressed where the client accepts it.
-const COMPRESS_ABOVE: u64 = 1024;
-
 /// The routes that the API document describes.
 pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
     let holds = HoldRoutes { holds: state.holds.clone(), seats_max: state.config.booking.hold_seats_max };
-    let lines = QueueRoutes {
-        queue: state.queue.clone(),
-        joins: JoinLimits::new(&state.config.limits, &state.clock),
-        listeners: Listeners::new(&state.config.queue, shutdown.clone()),
-    };
+    let lines = QueueRoutes::new(
+        state.queue.clone(),
+        JoinLimits::new(&state.config.limits, &state.clock),
+        Listeners::new(&state.config.queue, shutdown.clone()),
+    );
     OpenApiRouter::with_openapi(openapi::head())
         .merge(accounts::http::router(state.accounts.clone()))
         .merge(catalog::http::router(state.catalog.clone()))
@@ -58,7 +56,9 @@ pub fn router_with(state: &State, shutdown: &Shutdown, others: Router) -> Router
     let document = openapi::complete(&document);
     let http = &state.config.http;
     // A compressor would hold events back until it has enough of them.
-    let worth_compressing = SizeAbove::new(COMPRESS_ABOVE).and(NotForContentType::SSE);
+    let worth_compressing = SizeAbove::new(etag::PACK_ABOVE as u64)
+        .and(NotForContentType::SSE)
+        .and(|_, _, headers: &HeaderMap, _: &_| etag::is_left_to_the_layer(headers));
     let proxies = TrustedProxies(Arc::new(state.config.limits.trusted_proxies.clone()));
     router
         .merge(openapi::pages(&document))

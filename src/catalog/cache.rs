@@ -58,22 +58,23 @@ where
         Self { kept, generation: Arc::default() }
     }
 
-    /// The value of `key`, loaded where it is not kept. Nothing found is not kept.
+    /// The value of `key`, loaded where it is not kept. Nothing found is not kept. What a load needs is put together only
+    /// then: most reads find what they ask for.
     ///
     /// # Errors
     /// Whatever the load refuses with.
-    pub async fn find<F>(&self, key: K, load: F) -> Result<Option<V>, Problem>
+    pub async fn find<F>(&self, key: K, load: impl FnOnce() -> F) -> Result<Option<V>, Problem>
     where
         F: Future<Output = Result<Option<V>, Problem>> + Send + 'static,
     {
         let Some(kept) = &self.kept else {
-            return load.await;
+            return load().await;
         };
         let key = (self.generation.load(Ordering::Acquire), key);
         if let Some(value) = kept.get(&key).await {
             return Ok(Some(value));
         }
-        let kept = kept.clone();
+        let (kept, load) = (kept.clone(), load());
         let loading = tokio::spawn(async move {
             let load = async { load.await.map_err(Some)?.ok_or(None) };
             kept.try_get_with(key, load).await
@@ -120,19 +121,19 @@ mod tests {
     #[tokio::test]
     async fn a_value_is_loaded_once_until_all_is_forgotten() {
         let cache = cache();
-        assert_eq!(cache.find(1, async { Ok(Some(10)) }).await.unwrap(), Some(10));
-        assert_eq!(cache.find(1, async { Ok(Some(11)) }).await.unwrap(), Some(10));
+        assert_eq!(cache.find(1, || async { Ok(Some(10)) }).await.unwrap(), Some(10));
+        assert_eq!(cache.find(1, || async { Ok(Some(11)) }).await.unwrap(), Some(10));
         cache.clear();
-        assert_eq!(cache.find(1, async { Ok(Some(12)) }).await.unwrap(), Some(12));
+        assert_eq!(cache.find(1, || async { Ok(Some(12)) }).await.unwrap(), Some(12));
     }
 
     #[tokio::test]
     async fn neither_failures_nor_nothing_are_kept() {
         let cache = cache();
-        let failed = cache.find(1, async { Err(Problem::new(&codes::READ_ONLY)) }).await;
+        let failed = cache.find(1, || async { Err(Problem::new(&codes::READ_ONLY)) }).await;
         assert_eq!(failed.unwrap_err().code(), &codes::READ_ONLY);
-        assert_eq!(cache.find(1, async { Ok(None) }).await.unwrap(), None);
-        assert_eq!(cache.find(1, async { Ok(Some(1)) }).await.unwrap(), Some(1));
+        assert_eq!(cache.find(1, || async { Ok(None) }).await.unwrap(), None);
+        assert_eq!(cache.find(1, || async { Ok(Some(1)) }).await.unwrap(), Some(1));
     }
 
     #[tokio::test]
@@ -141,23 +142,23 @@ mod tests {
         let (go, wait) = tokio::sync::oneshot::channel();
         let slow = tokio::spawn({
             let cache = cache.clone();
-            async move { cache.find(1, async { wait.await.map(Some).map_err(Problem::internal) }).await }
+            async move { cache.find(1, || async { wait.await.map(Some).map_err(Problem::internal) }).await }
         });
         tokio::task::yield_now().await;
         cache.clear();
-        assert_eq!(cache.find(1, async { Ok(Some(2)) }).await.unwrap(), Some(2));
+        assert_eq!(cache.find(1, || async { Ok(Some(2)) }).await.unwrap(), Some(2));
         go.send(1).unwrap();
         assert_eq!(slow.await.unwrap().unwrap(), Some(1));
-        assert_eq!(cache.find(1, async { Ok(Some(3)) }).await.unwrap(), Some(2));
+        assert_eq!(cache.find(1, || async { Ok(Some(3)) }).await.unwrap(), Some(2));
     }
 
     #[tokio::test]
     async fn a_load_ends_although_its_caller_has_gone() {
         let cache = cache();
         let (go, wait) = tokio::sync::oneshot::channel();
-        let load = cache.find(1, async { wait.await.map(Some).map_err(Problem::internal) });
+        let load = cache.find(1, || async { wait.await.map(Some).map_err(Problem::internal) });
         assert!(tokio::time::timeout(Duration::from_millis(5), load).await.is_err());
         go.send(7).unwrap();
-        assert_eq!(cache.find(1, async { Ok(Some(8)) }).await.unwrap(), Some(7));
+        assert_eq!(cache.find(1, || async { Ok(Some(8)) }).await.unwrap(), Some(7));
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -14,7 +13,7 @@ use super::domain::{ConcertId, PerformanceId, Status};
 use super::service::{Catalog, Filter};
 use super::views::{ConcertDetail, ConcertItem, PerformanceDetail, PerformanceView, SeatMapView};
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::{Id, Page, PageParams, Params};
+use crate::platform::http::{Headers, Id, Page, PageParams, Params};
 
 const Q_LEN_MAX: usize = 100;
 
@@ -68,7 +67,7 @@ async fn list_concerts(
     State(catalog): State<Arc<Catalog>>,
     Params(query): Params<ConcertsQuery>,
     page: PageParams<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     Ok(catalog.list_concerts(query.filter()?, page).await?.answer(&headers))
 }
@@ -88,7 +87,7 @@ async fn list_concerts(
 async fn get_concert(
     State(catalog): State<Arc<Catalog>>,
     Id(id): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     Ok(catalog.get_concert(id).await?.answer(&headers))
 }
@@ -113,7 +112,7 @@ async fn list_performances(
     State(catalog): State<Arc<Catalog>>,
     Id(id): Id<ConcertId>,
     page: PageParams<PerformanceId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     Ok(catalog.list_performances(id, page).await?.answer(&headers))
 }
@@ -133,7 +132,7 @@ async fn list_performances(
 async fn get_performance(
     State(catalog): State<Arc<Catalog>>,
     Id(id): Id<PerformanceId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     Ok(catalog.get_performance(id).await?.answer(&headers))
 }
@@ -152,7 +151,7 @@ async fn get_performance(
 async fn get_seat_map(
     State(catalog): State<Arc<Catalog>>,
     Id(id): Id<PerformanceId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     Ok(catalog.get_seat_map(id).await?.answer(&headers))
 }

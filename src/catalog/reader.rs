@@ -4,7 +4,7 @@
 //! Performances and seat maps never change; maps are facts rather than answers, and are kept even where the cache
 //! is off. The performances of a concert share one map.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::cache::{Bounds, Cache, Weigh};
@@ -42,6 +42,12 @@ impl Weigh for Arc<SeatMap> {
     }
 }
 
+/// A map that others keep: found in one step, and counted where it is kept.
+#[derive(Clone, Debug)]
+struct Known(Weak<SeatMap>);
+
+impl Weigh for Known {}
+
 /// Reads the catalogue. Clones share what is kept.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -49,6 +55,8 @@ pub struct Reader {
     concerts: Cache<ConcertId, Arc<Concert>>,
     performances: Cache<PerformanceId, Arc<Performance>>,
     maps: Cache<ConcertId, Arc<SeatMap>>,
+    /// The maps above by their performances, as those who look at seats ask all the time.
+    known_maps: Cache<PerformanceId, Known>,
 }
 
 impl Reader {
@@ -58,7 +66,13 @@ impl Reader {
         let ttl = if settings.enabled { Duration::from_secs(settings.ttl_secs) } else { Duration::ZERO };
         let short = Bounds { ttl, weight_max: settings.entries_max };
         let fixed = Bounds { ttl: FIXED_TTL, weight_max: settings.entries_max };
-        Self { db, concerts: Cache::new(short), performances: Cache::new(short), maps: Cache::new(fixed) }
+        Self {
+            db,
+            concerts: Cache::new(short),
+            performances: Cache::new(short),
+            maps: Cache::new(fixed),
+            known_maps: Cache::new(fixed),
+        }
     }
 
     /// The concert with its performances.
@@ -66,10 +80,13 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_concert(&self, id: ConcertId) -> Result<Arc<Concert>, Problem> {
-        let db = self.db.clone();
-        let load = async move {
-            let found = db.read("catalog.get_concert", id, |conn, id| Box::pin(store::find_concert(conn, *id))).await?;
-            Ok(found.map(Arc::new))
+        let load = || {
+            let db = self.db.clone();
+            async move {
+                let found =
+                    db.read("catalog.get_concert", id, |conn, id| Box::pin(store::find_concert(conn, *id))).await?;
+                Ok(found.map(Arc::new))
+            }
         };
         self.concerts.find(id, load).await?.ok_or_else(|| Problem::not_found("concert"))
     }
@@ -92,11 +109,13 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_performance(&self, id: PerformanceId) -> Result<Arc<Performance>, Problem> {
-        let db = self.db.clone();
-        let load = async move {
-            let found =
-                db.read("catalog.get_performance", id, |conn, id| Box::pin(store::find_performance(conn, *id))).await?;
-            Ok(found.map(Arc::new))
+        let load = || {
+            let db = self.db.clone();
+            async move {
+                let find =
+                    db.read("catalog.get_performance", id, |conn, id| Box::pin(store::find_performance(conn, *id)));
+                Ok(find.await?.map(Arc::new))
+            }
         };
         self.performances.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
     }
@@ -106,16 +125,23 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_seat_map(&self, id: PerformanceId) -> Result<Arc<SeatMap>, Problem> {
+        if let Some(map) = self.known_maps.peek(id).await.and_then(|known| known.0.upgrade()) {
+            return Ok(map);
+        }
         let concert = self.get_performance(id).await?.concert_id;
-        let db = self.db.clone();
-        let load = async move {
-            let found = db
-                .read("catalog.get_seat_map", concert, |conn, concert| Box::pin(store::find_seating(conn, *concert)))
-                .await?;
-            let Some((layout, grades)) = found else { return Ok(None) };
-            Ok(Some(Arc::new(SeatMap::build(&layout, &grades).map_err(Problem::internal)?)))
+        let load = || {
+            let db = self.db.clone();
+            async move {
+                let find = db.read("catalog.get_seat_map", concert, |conn, concert| {
+                    Box::pin(store::find_seating(conn, *concert))
+                });
+                let Some((layout, grades)) = find.await? else { return Ok(None) };
+                Ok(Some(Arc::new(SeatMap::build(&layout, &grades).map_err(Problem::internal)?)))
+            }
         };
-        self.maps.find(concert, load).await?.ok_or_else(|| Problem::not_found("performance"))
+        let map = self.maps.find(concert, load).await?.ok_or_else(|| Problem::not_found("performance"))?;
+        self.known_maps.put(id, Known(Arc::downgrade(&map))).await;
+        Ok(map)
     }
 
     /// Sales that have not closed at `now` and whose lobby or booking has opened or opens within `lead`: at most

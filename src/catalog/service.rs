@@ -2,7 +2,7 @@
 //!
 //! A status and the number of seats left change with time, so what shows them is kept for the current second of
 //! the application clock only: a sale that opens on a full second is shown as open in that very second. Seat
-//! maps never change and are kept for long.
+//! maps never change; they are packed once and kept for long.
 //!
 //! Seats left are asked of [`Availability`]. Where it cannot tell, the last number it told is shown; where it never
 //! told one, the answer is 503: a number is never made up.
@@ -20,7 +20,7 @@ use super::domain::{Concert, ConcertId, Headline, Performance, PerformanceId, Se
 use super::ports::{Availability, SaleSetup, SeatSetup, SeatsLeft};
 use super::reader::{FIXED_TTL, Reader, entries};
 use super::store::{self, Listing};
-use super::views::{ConcertDetail, ConcertItem, PerformanceDetail, PerformanceView, SeatMapView};
+use super::views::{ConcertDetail, ConcertItem, PerformanceDetail, PerformanceView, SeatMapBody};
 use crate::platform::clock::{Clock, Timestamp};
 use crate::platform::config::CacheSettings;
 use crate::platform::db::Db;
@@ -81,7 +81,7 @@ enum Key {
 
 impl Weigh for Cached {
     fn weight(&self) -> u32 {
-        entries(self.body_len())
+        entries(Cached::weight(self))
     }
 }
 
@@ -134,7 +134,8 @@ impl Catalog {
             reader,
             ports,
             moments: Cache::new(kept(MOMENT_TTL)),
-            seat_maps: Cache::new(kept(FIXED_TTL)),
+            // Also where the cache is off, as the maps themselves: packing one takes longer than to read it.
+            seat_maps: Cache::new(Bounds { ttl: FIXED_TTL, weight_max: cache.entries_max }),
             last_known: Cache::new(Bounds { ttl: LAST_KNOWN_TTL, weight_max: cache.entries_max }),
         }
     }
@@ -145,8 +146,7 @@ impl Catalog {
     /// What the database refuses with.
     pub async fn list_concerts(&self, filter: Filter, page: PageParams<ConcertId>) -> Result<Cached, Problem> {
         let key = Key::Concerts { filter: filter.clone(), limit: page.limit, after: page.after };
-        let catalog = self.clone();
-        self.moment(key, async move { catalog.concerts(&filter, &page).boxed().await }).await
+        self.moment(key, |catalog| async move { catalog.concerts(&filter, &page).boxed().await }).await
     }
 
     /// The concert with all that belongs to it.
@@ -155,8 +155,7 @@ impl Catalog {
     /// 404, 503 `unavailable` where nobody can tell the seats left, or what the database refuses with.
     pub async fn get_concert(&self, id: ConcertId) -> Result<Cached, Problem> {
         let concert = self.reader.get_concert(id).await?;
-        let catalog = self.clone();
-        self.moment(Key::Concert(id), async move { catalog.detail(&concert).await }).await
+        self.moment(Key::Concert(id), |catalog| async move { catalog.detail(&concert).await }).await
     }
 
     /// A page of the concert's performances, by their start.
@@ -173,12 +172,14 @@ impl Catalog {
                 1 + place.ok_or_else(|| Problem::invalid_parameter("cursor", "not a cursor of this list"))?
             }
         };
-        let rows: Vec<_> = all.iter().skip(start).take(page.fetch() as usize).cloned().collect();
+        let rows = all.iter().skip(start).take(page.fetch() as usize);
         let key = Key::Performances { concert: id, limit: page.limit, after: page.after };
-        let catalog = self.clone();
-        let load = async move {
-            let (views, _) = catalog.with_seats_left(&rows).await?;
-            Ok(Page::of(views, &page, |view| view.id))
+        let load = |catalog: Self| {
+            let rows: Vec<_> = rows.cloned().collect();
+            async move {
+                let (views, _) = catalog.with_seats_left(&rows).await?;
+                Ok(Page::of(views, &page, |view| view.id))
+            }
         };
         self.moment(key, load).await
     }
@@ -190,8 +191,7 @@ impl Catalog {
     pub async fn get_performance(&self, id: PerformanceId) -> Result<Cached, Problem> {
         let performance = self.reader.get_performance(id).await?;
         let concert = self.reader.get_concert(performance.concert_id).await?;
-        let catalog = self.clone();
-        let load = async move {
+        let load = |catalog: Self| async move {
             let (views, status) = catalog.shown(&concert).await?;
             let view = views.into_iter().find(|view| view.id == id).ok_or_else(|| Problem::not_found("performance"))?;
             Ok(PerformanceDetail { performance: view, concert: ConcertItem::of(concert.headline(), status) })
@@ -204,10 +204,12 @@ impl Catalog {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_seat_map(&self, id: PerformanceId) -> Result<Cached, Problem> {
-        let reader = self.reader.clone();
-        let load = async move {
-            let map = reader.get_seat_map(id).await?;
-            Cached::json(&SeatMapView::of(id, &map), FOR_GOOD).map(Some)
+        let load = || {
+            let reader = self.reader.clone();
+            async move {
+                let map = reader.get_seat_map(id).await?;
+                Cached::lasting(SeatMapBody { id, map }, FOR_GOOD).await.map(Some)
+            }
         };
         self.seat_maps.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
     }
@@ -231,13 +233,19 @@ impl Catalog {
     }
 
     /// Ready bytes of the current second.
-    async fn moment<T, F>(&self, key: Key, load: F) -> Result<Cached, Problem>
+    async fn moment<T, F>(&self, key: Key, load: impl FnOnce(Self) -> F) -> Result<Cached, Problem>
     where
         T: Serialize,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
         let second = self.clock.now().millis().div_euclid(1000);
-        let load = async move { Cached::json(&load.await?, FOR_A_MOMENT).map(Some) };
+        let load = || {
+            let load = load(self.clone());
+            async move {
+                let body = Cached::json(&load.await?, FOR_A_MOMENT)?;
+                Ok(Some(body.settled().await))
+            }
+        };
         self.moments.find((second, key), load).await?.ok_or_else(|| Problem::new(&codes::NOT_FOUND))
     }
 

@@ -1,6 +1,8 @@
 //! What visitors are shown: the bodies of the catalogue's answers, made from the domain. Pure.
 
-use serde::Serialize;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use super::domain::{Concert, ConcertId, Headline, Order, Performance, PerformanceId, Status, VenueId, VenueName};
 use super::seat_map::{MapSection, SeatMap};
@@ -210,6 +212,21 @@ impl<'a> SeatMapView<'a> {
     #[must_use]
     pub fn of(performance_id: PerformanceId, map: &'a SeatMap) -> Self {
         Self { performance_id, sections: map.sections().iter().map(|section| section_view(map, section)).collect() }
+    }
+}
+
+/// A seat map's body, which owns what it shows.
+#[derive(Debug)]
+pub struct SeatMapBody {
+    /// The performance.
+    pub id: PerformanceId,
+    /// Its map.
+    pub map: Arc<SeatMap>,
+}
+
+impl Serialize for SeatMapBody {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        SeatMapView::of(self.id, &self.map).serialize(serializer)
     }
 }
 

@@ -74,15 +74,53 @@ impl Timestamp {
     }
 }
 
+/// An instant as answers write it.
+const TEXT: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
+
+impl Timestamp {
+    /// RFC 3339 with milliseconds; nothing for years that do not have four digits. Written by hand, as every poll of a crowd
+    /// has one of them, and chrono takes a multiple of the time.
+    fn text(self) -> Option<[u8; TEXT.len()]> {
+        use chrono::{Datelike as _, Timelike as _};
+        let year = u32::try_from(self.0.year()).ok().filter(|year| *year <= 9999)?;
+        // A leap second's part is carried as more than a thousand milliseconds.
+        let millis = (self.0.nanosecond() / 1_000_000).min(999);
+        let time = self.0.time();
+        let mut text = *TEXT;
+        let parts = [
+            (3, 4, year),
+            (6, 2, self.0.month()),
+            (9, 2, self.0.day()),
+            (12, 2, time.hour()),
+            (15, 2, time.minute()),
+            (18, 2, time.second()),
+            (22, 3, millis),
+        ];
+        for (last, digits, mut value) in parts {
+            for at in (0..digits).map(|digit| last - digit) {
+                text[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
+                value /= 10;
+            }
+        }
+        Some(text)
+    }
+}
+
 impl std::fmt::Display for Timestamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, true))
+        match self.text().as_ref().and_then(|text| std::str::from_utf8(text).ok()) {
+            Some(text) => f.write_str(text),
+            None => f.write_str(&self.0.to_rfc3339_opts(SecondsFormat::Millis, true)),
+        }
     }
 }
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self.text().as_ref().and_then(|text| std::str::from_utf8(text).ok()) {
+            Some(text) => serializer.serialize_str(text),
+            None => serializer.collect_str(self),
+        }
     }
 }
 
@@ -211,6 +249,23 @@ mod tests {
         let text = serde_json::to_string(&time).unwrap();
         assert_eq!(text, "\"2023-11-14T22:13:20.123Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&text).unwrap(), time);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::platform::properties::config())]
+
+        #[test]
+        fn every_instant_is_written_as_chrono_writes_it(
+            near in -100_000_000_000_000_i64..100_000_000_000_000,
+            far in -8_000_000_000_000_000_i64..8_000_000_000_000_000,
+        ) {
+            for millis in [near, far] {
+                let time = DateTime::from_timestamp_millis(millis).unwrap();
+                let wanted = time.to_rfc3339_opts(SecondsFormat::Millis, true);
+                proptest::prop_assert_eq!(Timestamp(time).to_string(), wanted.clone());
+                proptest::prop_assert_eq!(serde_json::to_value(Timestamp(time)).unwrap(), wanted);
+            }
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The line over REST.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
-use axum::extract::{FromRef, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, http::header};
 use serde::Serialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,34 +21,32 @@ use crate::accounts::http::Buyer;
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::{ClientAddress, Id};
+use crate::platform::http::{ClientAddress, Headers, Id};
 
-/// What the line's handlers work with.
+/// What the line's handlers work with: behind one pointer, as axum clones it several times for each request.
 #[derive(Clone, Debug)]
-pub struct QueueRoutes {
-    /// The lines.
-    pub queue: Arc<Queue>,
-    /// How fast places are taken.
-    pub joins: JoinLimits,
-    /// Who listens.
-    pub listeners: Listeners,
+pub struct QueueRoutes(Arc<Routes>);
+
+#[derive(Debug)]
+struct Routes {
+    queue: Arc<Queue>,
+    joins: JoinLimits,
+    listeners: Listeners,
 }
 
-impl FromRef<QueueRoutes> for Arc<Queue> {
-    fn from_ref(routes: &QueueRoutes) -> Self {
-        routes.queue.clone()
+impl QueueRoutes {
+    /// Handlers over these lines, with limits on how fast places are taken and on who listens.
+    #[must_use]
+    pub fn new(queue: Arc<Queue>, joins: JoinLimits, listeners: Listeners) -> Self {
+        Self(Arc::new(Routes { queue, joins, listeners }))
     }
 }
 
-impl FromRef<QueueRoutes> for JoinLimits {
-    fn from_ref(routes: &QueueRoutes) -> Self {
-        routes.joins.clone()
-    }
-}
+impl Deref for QueueRoutes {
+    type Target = Queue;
 
-impl FromRef<QueueRoutes> for Listeners {
-    fn from_ref(routes: &QueueRoutes) -> Self {
-        routes.listeners.clone()
+    fn deref(&self) -> &Queue {
+        &self.0.queue
     }
 }
 
@@ -125,9 +124,9 @@ fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 #[utoipa::path(get, path = "/v1/concerts/{id}/queue", tag = "queue", params(("id" = ConcertId, Path, description = "The concert")),
     responses((status = 200, body = QueueView), (status = 304, description = "Unchanged"), (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
 async fn show(
-    State(queue): State<Arc<Queue>>,
+    State(queue): State<QueueRoutes>,
     Id(concert): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     let sale = queue.get_sale(concert).await?;
     Ok(sale.shown(queue.now())?.answer(&headers))
@@ -142,14 +141,13 @@ async fn show(
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "overloaded: too many listen")))]
 async fn events(
-    State(queue): State<Arc<Queue>>,
-    State(listeners): State<Listeners>,
+    State(queue): State<QueueRoutes>,
     Id(concert): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     let sale = queue.get_sale(concert).await?;
     let known = text_of(&headers, "last-event-id").and_then(|id| id.parse().ok());
-    let Some(listener) = listeners.listen(&sale, known, queue.now())? else {
+    let Some(listener) = queue.0.listeners.listen(&sale, known, queue.now())? else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     // The last one is for proxies that collect answers before they pass them on.
@@ -166,14 +164,13 @@ async fn events(
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "queue_not_open, sold_out, joins_closed, booking_closed"),
         (status = 429, body = ProblemBody, content_type = "application/problem+json", description = "rate_limited: this user or this address has joined too often in a minute")))]
 async fn join(
-    State(queue): State<Arc<Queue>>,
-    State(limits): State<JoinLimits>,
+    State(queue): State<QueueRoutes>,
     Buyer(session): Buyer,
     address: ClientAddress,
     Id(concert): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<(StatusCode, Json<PlaceView>), Problem> {
-    limits.check(session.user, address)?;
+    queue.0.joins.check(session.user, address)?;
     let presented = text_of(&headers, "queue-ticket");
     let (ticket, place, is_new) = queue.join(concert, session.user, presented).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
@@ -187,9 +184,9 @@ async fn join(
         (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "invalid_ticket"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
 async fn poll(
-    State(queue): State<Arc<Queue>>,
+    State(queue): State<QueueRoutes>,
     Id(concert): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     let ticket = text_of(&headers, "queue-ticket");
     // Nearly all polls end here, without a wait.
@@ -199,8 +196,11 @@ async fn poll(
     };
     let mut body = Vec::with_capacity(PLACE_LEN);
     serde_json::to_writer(&mut body, &PlaceView::of(&place, None)).map_err(Problem::internal)?;
-    let kind = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    Ok((kind, body).into_response())
+    let mut response = Response::new(Body::from(body));
+    let head = response.headers_mut();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 /// Gives the place up.
@@ -211,10 +211,10 @@ async fn poll(
         (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "invalid_ticket"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
 async fn leave(
-    State(queue): State<Arc<Queue>>,
+    State(queue): State<QueueRoutes>,
     Buyer(session): Buyer,
     Id(concert): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<StatusCode, Problem> {
     queue.leave(concert, session.user, text_of(&headers, "queue-ticket")).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -231,12 +231,12 @@ async fn leave(
         (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "ticket_lapsed"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, overloaded, read_only, unavailable or timed_out")))]
 async fn claim(
-    State(queue): State<Arc<Queue>>,
+    State(queue): State<QueueRoutes>,
     Buyer(session): Buyer,
     Id(concert): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<(StatusCode, Json<PassView>), Problem> {
-    let (pass, expires_at) = queue.claim(concert, session.user, text_of(&headers, "queue-ticket")).await?;
+    let (pass, expires_at) = queue.0.queue.claim(concert, session.user, text_of(&headers, "queue-ticket")).await?;
     Ok((StatusCode::CREATED, Json(PassView { pass, expires_at })))
 }
 
@@ -249,10 +249,10 @@ async fn claim(
         (status = 403, body = ProblemBody, content_type = "application/problem+json", description = "pass_required, pass_expired"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
 async fn leave_inside(
-    State(queue): State<Arc<Queue>>,
+    State(queue): State<QueueRoutes>,
     Buyer(session): Buyer,
     Id(concert): Id<ConcertId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<StatusCode, Problem> {
     queue.leave_inside(concert, session.user, text_of(&headers, "queue-pass")).await?;
     Ok(StatusCode::NO_CONTENT)

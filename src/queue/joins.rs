@@ -30,7 +30,8 @@ impl Queue {
     ) -> Result<(String, Place, bool), Problem> {
         let sale = self.get_sale(concert).await?;
         let now = self.now();
-        match sale.view(|state| state.phase(now)) {
+        let (phase, closes_at) = sale.view(|state| (state.phase(now), state.hours.booking_closes_at));
+        match phase {
             Phase::Closed => return Err(Problem::new(&BOOKING_CLOSED)),
             Phase::Scheduled => {
                 let opens = sale.view(|state| state.hours.line_opens_at());
@@ -45,7 +46,7 @@ impl Queue {
         // One that is not new too: the answer that gave it may have been lost before it was copied.
         self.copying.add(PlaceRow { concert, arrival, user });
         sale.mark_issued(arrival);
-        let ticket = Ticket { user, arrival, expires_at: sale.view(|state| state.hours.booking_closes_at) };
+        let ticket = Ticket { user, arrival, expires_at: closes_at };
         let place = self.place_of(&sale, &ticket).await?;
         Ok((ticket.seal(&sale.tickets), place, is_new))
     }
@@ -53,15 +54,16 @@ impl Queue {
     async fn issue(&self, sale: &Sale, user: UserId, mut presented: Option<u64>) -> Result<(u64, bool), Problem> {
         let (mut has_looked, mut over, mut asked) = (false, None, None);
         for _ in 0..STEPS_MAX {
-            let refusal = sale.view(|state| state.refusal(self.now()));
+            let (refusal, ceiling, ranking) =
+                sale.view(|state| (state.refusal(self.now()), state.ceiling, sale.ranking_of(state)));
             let join = Join {
                 user,
-                ceiling: sale.view(|state| state.ceiling),
+                ceiling,
                 presented: presented.map(|arrival| sale.spot(arrival)),
                 has_looked,
                 over,
                 is_refused: refusal.is_some(),
-                ranking: sale.ranking(),
+                ranking,
                 asked: asked.map(|arrival| sale.spot(arrival)),
             };
             match self.on_line(sale, |line, at| line.join(at, &join)).await? {

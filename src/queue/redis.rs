@@ -1,8 +1,10 @@
 //! The line in Redis: one function per script.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use fred::types::Value;
+use bytes::Bytes;
+use fred::types::{Key, Value};
 use futures::future::BoxFuture;
 
 use super::domain::{Bound, Rules, Snapshot, Standing};
@@ -23,6 +25,11 @@ static DRAW: LazyLock<Script> = LazyLock::new(|| script("queue.draw", include_st
 static REBUILD: LazyLock<Script> = LazyLock::new(|| script("queue.rebuild", include_str!("lua/rebuild.lua")));
 static RESTORE: LazyLock<Script> = LazyLock::new(|| script("queue.restore", include_str!("lua/restore.lua")));
 static RUN_ID: LazyLock<Script> = LazyLock::new(|| Script::new("queue.run_id", include_str!("lua/run_id.lua")));
+
+/// A sale's keys, in the order in which scripts get them.
+const NAMES: [&str; 8] = ["head", "users", "calls", "slots", "present", "ends", "gone", "ghosts"];
+/// Of the longest one.
+const NAME_LEN_MAX: usize = 7;
 
 /// A script with the shared head in front.
 fn script(name: &'static str, lua: &str) -> Script {
@@ -49,31 +56,45 @@ impl Lines {
     }
 
     async fn run(&self, script: &Script, at: At, rest: Vec<Value>) -> Result<Warm<Reply>, Problem> {
-        let names = ["head", "users", "calls", "slots", "present", "ends", "gone", "ghosts"];
-        let keys = names.iter().map(|name| self.redis.key(&format!("{{sale:{}}}:{name}", at.concert))).collect();
-        let mut args: Vec<Value> = vec![at.epoch.to_string().into(), self.clock.offset_millis().to_string().into()];
+        let mut args = Vec::with_capacity(2 + rest.len());
+        args.extend([Value::Integer(at.epoch.into()), Value::Integer(self.clock.offset_millis())]);
         args.extend(rest);
-        let reply = Reply(self.redis.run(script, keys, args).await?);
-        Ok(if reply.word(0) == "cold" { Warm::Cold } else { Warm::Answer(reply) })
+        let reply = Reply(self.redis.run_on(script, self.keys(at.concert), args).await?);
+        Ok(if reply.text(0) == "cold" { Warm::Cold } else { Warm::Answer(reply) })
+    }
+
+    /// The sale's keys: parts of one text.
+    fn keys(&self, concert: ConcertId) -> Vec<Key> {
+        let sale = self.redis.key(&format!("{{sale:{concert}}}:"));
+        let mut text = String::with_capacity(NAMES.len() * (sale.len() + NAME_LEN_MAX));
+        let mut ends = [0; NAMES.len()];
+        for (name, end) in NAMES.iter().zip(&mut ends) {
+            text.push_str(&sale);
+            text.push_str(name);
+            *end = text.len();
+        }
+        let text = Bytes::from(text);
+        let mut start = 0;
+        ends.iter().map(|end| Key::from(text.slice(std::mem::replace(&mut start, *end)..*end))).collect()
     }
 }
 
 impl Line for Lines {
     fn join<'a>(&'a self, at: At, join: &'a Join) -> Answer<'a, Joined> {
         let (is_draw, opens, size) = match join.ranking {
-            Ranking::Fifo => (false, Value::from("0"), Value::from("0")),
-            Ranking::Undrawn { opens_at } => (true, time(opens_at), "".into()),
+            Ranking::Fifo => (false, number(0), number(0)),
+            Ranking::Undrawn { opens_at } => (true, time(opens_at), nothing()),
             Ranking::Drawn { lobby_size, opens_at } => (true, time(opens_at), number(lobby_size)),
         };
         let [arrival, rank] = spot(join.presented);
         let [asked, asked_rank] = spot(join.asked);
         let looked = match (join.has_looked, join.over) {
-            (false, _) => "".into(),
-            (true, None) => "-1".into(),
+            (false, _) => nothing(),
+            (true, None) => Value::Integer(-1),
             (true, Some(over)) => number(over),
         };
         let args = vec![
-            Value::Bytes(bytes::Bytes::copy_from_slice(join.user.0.as_bytes())),
+            Value::Bytes(Bytes::copy_from_slice(join.user.0.as_bytes())),
             number(join.ceiling),
             arrival,
             rank,
@@ -86,7 +107,7 @@ impl Line for Lines {
             asked_rank,
         ];
         Box::pin(async move {
-            self.run(&JOIN, at, args).await?.read(|reply| match reply.word(0).as_str() {
+            self.run(&JOIN, at, args).await?.read(|reply| match &*reply.text(0) {
                 "new" => Some(Joined::New(reply.number(1)?)),
                 "same" => Some(Joined::Same(reply.number(1)?)),
                 "ceiling" => Some(Joined::Ceiling(reply.number(1)?)),
@@ -114,7 +135,7 @@ impl Line for Lines {
             number(u64::from(rules.session_secs) * 1000),
         ];
         Box::pin(async move {
-            self.run(&CLAIM, at, args).await?.read(|reply| match reply.word(0).as_str() {
+            self.run(&CLAIM, at, args).await?.read(|reply| match &*reply.text(0) {
                 "admitted" => Some(Claimed::Admitted(reply.time(1)?)),
                 "full" => Some(Claimed::Full),
                 _ => Some(Claimed::Refused(reply.standing(0)?)),
@@ -129,7 +150,7 @@ impl Line for Lines {
         };
         let args = vec![number(spot.arrival), optional(spot.rank), end.into()];
         Box::pin(async move {
-            self.run(&LEAVE, at, args).await?.read(|reply| match reply.word(0).as_str() {
+            self.run(&LEAVE, at, args).await?.read(|reply| match &*reply.text(0) {
                 "drawn" => Some(Left::Drawn),
                 _ => Some(Left::From(reply.standing(0)?)),
             })
@@ -188,7 +209,7 @@ impl Line for Lines {
 
     fn restore<'a>(&'a self, at: At, left: &'a [Spot]) -> Answer<'a, bool> {
         let args = left.iter().flat_map(|spot| [number(spot.arrival), optional(spot.rank)]).collect();
-        Box::pin(async move { self.run(&RESTORE, at, args).await?.read(|reply| Some(reply.word(0) == "ok")) })
+        Box::pin(async move { self.run(&RESTORE, at, args).await?.read(|reply| Some(reply.text(0) == "ok")) })
     }
 }
 
@@ -206,29 +227,34 @@ fn ticked(reply: &Reply) -> Option<Ticked> {
         gone: gone.iter().filter_map(|member| member.parse().ok()).collect(),
         present: reply.number(9)?,
         calls_made: reply.number(10)?,
-        pace: reply.word(13).parse().ok()?,
-        no_show: reply.word(14).parse().ok()?,
-        bound: Bound::ALL.into_iter().find(|bound| bound.word() == reply.word(15))?,
+        pace: reply.text(13).parse().ok()?,
+        no_show: reply.text(14).parse().ok()?,
+        bound: Bound::ALL.into_iter().find(|bound| bound.word() == &*reply.text(15))?,
         ..Snapshot::default()
     };
-    let is_drawn = !reply.word(12).is_empty();
+    let is_drawn = !reply.text(12).is_empty();
     Some(Ticked { snapshot, lapsed: reply.number(6)?, lobby_size: reply.number(11), is_drawn })
 }
 
 fn flag(value: bool) -> Value {
-    if value { "1" } else { "0" }.into()
+    Value::Integer(value.into())
 }
 
+/// Scripts get every argument as text: that is written once, with the command.
 fn number(value: u64) -> Value {
-    value.to_string().into()
+    i64::try_from(value).map_or_else(|_| value.to_string().into(), Value::Integer)
+}
+
+fn nothing() -> Value {
+    Value::from_static_str("")
 }
 
 fn optional(value: Option<u64>) -> Value {
-    value.map_or_else(|| "".into(), number)
+    value.map_or_else(nothing, number)
 }
 
 fn time(value: Timestamp) -> Value {
-    value.millis().to_string().into()
+    Value::Integer(value.millis())
 }
 
 fn spot(spot: Option<Spot>) -> [Value; 2] {
@@ -240,15 +266,22 @@ struct Reply(Vec<Value>);
 
 impl Reply {
     fn word(&self, index: usize) -> String {
-        self.0.get(index).and_then(Value::as_string).unwrap_or_default()
+        self.text(index).into_owned()
+    }
+
+    fn text(&self, index: usize) -> Cow<'_, str> {
+        match self.0.get(index) {
+            Some(Value::String(text)) => Cow::Borrowed(text),
+            other => Cow::Owned(other.and_then(Value::as_string).unwrap_or_default()),
+        }
     }
 
     fn number(&self, index: usize) -> Option<u64> {
-        self.word(index).parse().ok()
+        self.text(index).parse().ok()
     }
 
     fn time(&self, index: usize) -> Option<Timestamp> {
-        self.word(index).parse().ok().and_then(Timestamp::from_millis)
+        self.text(index).parse().ok().and_then(Timestamp::from_millis)
     }
 
     fn list(&self, index: usize) -> Vec<String> {
@@ -260,7 +293,7 @@ impl Reply {
     }
 
     fn standing(&self, index: usize) -> Option<Standing> {
-        match self.word(index).as_str() {
+        match &*self.text(index) {
             "lobby" => Some(Standing::Lobby),
             "waiting" => Some(Standing::Waiting),
             "called" => Some(Standing::Called),

@@ -217,9 +217,17 @@ impl Sale {
     /// A place with its rank, once that is known.
     #[must_use]
     pub fn spot(&self, arrival: u64) -> Spot {
+        match self.order {
+            Order::Fifo => Spot { arrival, rank: Some(arrival) },
+            Order::Draw => self.view(|state| self.spot_in(state, arrival)),
+        }
+    }
+
+    /// The same for whoever reads the state already.
+    pub(super) fn spot_in(&self, state: &State, arrival: u64) -> Spot {
         let rank = match self.order {
             Order::Fifo => Some(arrival),
-            Order::Draw => self.view(|state| state.draw.as_ref().map(|draw| draw.rank_of(arrival))),
+            Order::Draw => state.draw.as_ref().map(|draw| draw.rank_of(arrival)),
         };
         Spot { arrival, rank }
     }

@@ -187,15 +187,16 @@ impl Queue {
     /// Where the holder of `ticket` stands, as far as memory tells: while the rank waits. Nothing where a store must be asked.
     #[must_use]
     pub fn find_waiting_place(&self, concert: ConcertId, ticket: Option<&str>) -> Option<Place> {
-        let sale = self.live_sale(concert)?;
-        let ticket = self.open_ticket(&sale, ticket, None).ok()?;
-        self.waiting_place(&sale, &ticket)
+        // The list is held meanwhile: that takes a microsecond, and counting the sale's holders up and down is what threads
+        // would get in each other's way with.
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        let (sale, now) = (live.get(&concert)?, self.now());
+        Self::waiting_place(sale, &Ticket::open(ticket?, &sale.tickets, now)?, now)
     }
 
-    fn waiting_place(&self, sale: &Sale, ticket: &Ticket) -> Option<Place> {
-        let now = self.now();
-        let spot = sale.spot(ticket.arrival);
+    fn waiting_place(sale: &Sale, ticket: &Ticket, now: Timestamp) -> Option<Place> {
         sale.view(|state| {
+            let spot = sale.spot_in(state, ticket.arrival);
             let is_lobby = spot.rank.is_none() || state.phase(now) == Phase::Lobby;
             let standing = match spot.rank {
                 _ if state.is_gone(spot) => Standing::Left,
@@ -209,7 +210,7 @@ impl Queue {
     }
 
     pub(super) async fn place_of(&self, sale: &Sale, ticket: &Ticket) -> Result<Place, Problem> {
-        if let Some(place) = self.waiting_place(sale, ticket) {
+        if let Some(place) = Self::waiting_place(sale, ticket, self.now()) {
             return Ok(place);
         }
         let Some(rank) = sale.spot(ticket.arrival).rank else { return Err(Problem::new(&codes::UNAVAILABLE)) };

@@ -47,6 +47,7 @@ mod plans;
 mod properties;
 mod races;
 mod readiness;
+mod ready_bytes;
 mod seat_fight;
 mod seat_filter;
 mod stage;

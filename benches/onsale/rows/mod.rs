@@ -1,5 +1,6 @@
 //! The rows. To add one: a file with a `measure` like the others', and its line here.
 
+mod availability;
 mod events;
 mod join;
 mod latency;
@@ -23,6 +24,7 @@ pub struct Row {
 const ROWS: &[Row] = &[
     Row { name: "poll", measure: |stage| Box::pin(poll::measure(stage)) },
     Row { name: "join", measure: |stage| Box::pin(join::measure(stage)) },
+    Row { name: "availability", measure: |stage| Box::pin(availability::measure(stage)) },
     Row { name: "latency", measure: |stage| Box::pin(latency::measure(stage)) },
     Row { name: "memory", measure: |stage| Box::pin(memory::measure(stage)) },
     Row { name: "events", measure: |stage| Box::pin(events::measure(stage)) },

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
@@ -13,7 +12,7 @@ use super::board::{BoardView, SeatStatus};
 use super::service::Seats;
 use crate::catalog::PerformanceId;
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::{Cached, Id, Page, PageParams, Params};
+use crate::platform::http::{Cached, Headers, Id, Page, PageParams, Params};
 use crate::platform::money::Money;
 
 /// The seats' routes.
@@ -29,7 +28,7 @@ pub fn router(seats: Arc<Seats>) -> OpenApiRouter {
 async fn availability(
     State(seats): State<Arc<Seats>>,
     Id(performance): Id<PerformanceId>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     Ok(seats.get_board(performance).await?.body.answer(&headers))
 }
@@ -79,7 +78,7 @@ async fn list(
     Id(performance): Id<PerformanceId>,
     Params(filter): Params<Filter>,
     page: PageParams<u32>,
-    headers: HeaderMap,
+    Headers(headers): Headers,
 ) -> Result<Response, Problem> {
     let map = seats.catalog().get_seat_map(performance).await?;
     let board = seats.get_board(performance).await?.board;

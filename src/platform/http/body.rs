@@ -1,13 +1,16 @@
 //! Extractors whose refusals are problems: JSON bodies, ids in the path, query parameters.
 
-use std::fmt::Display;
+use std::convert::Infallible;
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use serde::de::DeserializeOwned;
+use serde::de::{self, DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::platform::error::{Problem, codes};
 use crate::platform::json::Object;
@@ -79,19 +82,54 @@ fn shape(message: &str) -> Problem {
 #[derive(Clone, Copy, Debug)]
 pub struct Id<T>(pub T);
 
+/// What a text says, read where it stands: a path's parameter needs no copy of its own.
+struct Parsed<T: FromStr>(Result<T, T::Err>);
+
+impl<'de, T: FromStr> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reads<T>(PhantomData<T>);
+
+        impl<T: FromStr> Visitor<'_> for Reads<T> {
+            type Value = Parsed<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Parsed(text.parse()))
+            }
+        }
+
+        deserializer.deserialize_str(Reads(PhantomData))
+    }
+}
+
 impl<T, S> FromRequestParts<S> for Id<T>
 where
-    T: FromStr,
-    T::Err: Display,
+    T: FromStr + Send,
+    T::Err: Display + Send,
     S: Send + Sync,
 {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Path::<String>::from_request_parts(parts, state)
+        let Path(Parsed(id)) = Path::<Parsed<T>>::from_request_parts(parts, state)
             .await
             .map_err(|_| Problem::invalid_parameter("id", "not readable"))?;
-        text.parse().map(Self).map_err(|error: T::Err| Problem::invalid_parameter("id", error.to_string()))
+        id.map(Self).map_err(|error: T::Err| Problem::invalid_parameter("id", error.to_string()))
+    }
+}
+
+/// The request's headers, taken instead of copied: for a handler's last argument, as nobody finds them afterwards.
+#[derive(Debug)]
+pub struct Headers(pub HeaderMap);
+
+impl<S: Send + Sync> FromRequestParts<S> for Headers {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(std::mem::take(&mut parts.headers)))
     }
 }
 

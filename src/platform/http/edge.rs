@@ -16,10 +16,13 @@ use crate::platform::error::{Problem, codes};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::telemetry::metrics;
 
-/// What the edge needs to know.
+/// What the edge needs to know: behind one pointer, as it is cloned for each request.
 #[derive(Clone, Debug)]
-pub struct Edge {
-    places: Arc<Semaphore>,
+pub struct Edge(Arc<Limits>);
+
+#[derive(Debug)]
+struct Limits {
+    places: Semaphore,
     time_limit: Duration,
     shutdown: Shutdown,
 }
@@ -28,11 +31,11 @@ impl Edge {
     /// The edge of one instance.
     #[must_use]
     pub fn new(settings: &HttpSettings, shutdown: Shutdown) -> Self {
-        Self {
-            places: Arc::new(Semaphore::new(settings.requests_max)),
+        Self(Arc::new(Limits {
+            places: Semaphore::new(settings.requests_max),
             time_limit: Duration::from_millis(settings.request_timeout_ms),
             shutdown,
-        }
+        }))
     }
 }
 
@@ -44,11 +47,11 @@ pub async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Res
     let path = request.extensions().get::<MatchedPath>().cloned();
     let route = path.as_ref().map_or("unmatched", MatchedPath::as_str);
     let exempt = matches!(route, "/livez" | "/readyz" | "/metrics");
-    let mut response = request_id::scope(id.clone(), edge.answer(request, next, exempt)).await;
+    let mut response = request_id::scope(id.clone(), edge.0.answer(request, next, exempt)).await;
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(request_id::HEADER, value);
     }
-    if edge.shutdown.is_requested() {
+    if edge.0.shutdown.is_requested() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
@@ -58,7 +61,7 @@ pub async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Res
     response
 }
 
-impl Edge {
+impl Limits {
     async fn answer(&self, request: Request, next: Next, exempt: bool) -> Response {
         let place = self.places.try_acquire();
         if place.is_err() && !exempt {

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod body;
+mod coding;
 mod connection;
 pub mod edge;
 pub mod etag;
@@ -16,7 +17,7 @@ pub mod request_id;
 pub mod server;
 
 pub use address::{ClientAddress, Networks, TrustedProxies};
-pub use body::{Body, Id, Params};
+pub use body::{Body, Headers, Id, Params};
 pub use etag::Cached;
 pub use keyed::KeyedBody;
 pub use page::{Page, PageParams};

@@ -19,7 +19,7 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, LuaInterface as _, StreamsInterface as _};
 use fred::prelude::FredResult;
 use fred::types::config::Config;
-use fred::types::{FromValue, Value};
+use fred::types::{FromValue, Key, Value};
 use futures::future::join_all;
 
 use self::cluster::Cluster;
@@ -140,7 +140,15 @@ impl Redis {
     /// # Errors
     /// `unavailable` where Redis does not answer in time; `internal` where the script itself fails.
     pub async fn run<R: FromValue>(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<R, Problem> {
-        let first = keys.first().cloned().unwrap_or_default();
+        self.run_on(script, keys.into_iter().map(Key::from).collect(), args).await
+    }
+
+    /// The same for keys that are cheap to copy.
+    ///
+    /// # Errors
+    /// As [`Redis::run`].
+    pub async fn run_on<R: FromValue>(&self, script: &Script, keys: Vec<Key>, args: Vec<Value>) -> Result<R, Problem> {
+        let first = keys.first().and_then(Key::as_str).unwrap_or_default();
         let (keys, args) = (&keys, &args);
         let run = move |client: Client| async move {
             let result = client.evalsha(script.hash.as_str(), keys.clone(), args.clone()).await;
@@ -151,7 +159,7 @@ impl Redis {
                 other => other,
             }
         };
-        self.command(script.name, &first, run).await
+        self.command(script.name, first, run).await
     }
 
     async fn command<R, F>(&self, name: &'static str, key: &str, run: impl Fn(Client) -> F) -> Result<R, Problem>

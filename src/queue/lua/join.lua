@@ -9,11 +9,13 @@
 --   raised in MySQL, {'rank', arrival} where the rank of the user's place is needed, {'unknown'} where MySQL's copy is,
 --   {'drawn'} where ranks are known by now, {'cold'}.
 -- ATOMIC because looking for the user's place and issuing the next index must be one step: one place per user.
-if is_cold() then return {'cold'} end
-local now = clock()
+-- Nearly all who join are new: what that takes is read at once, the clock only where it matters.
+local made = redis.call('HMGET', head, 'epoch', 'run_id', 'issued', 'unsure_below')
+if is_cold(made) then return {'cold'} end
+local issued, unsure_below = tonumber(made[3] or '0'), tonumber(made[4] or '0')
 local is_draw, size = ARGV[9] == '1', tonumber(ARGV[11])
 if is_draw then
-  close_lobby(now, tonumber(ARGV[10]))
+  close_lobby(clock(), tonumber(ARGV[10]))
   if not size and redis.call('HGET', head, 'drawn') then return {'drawn'} end
 end
 
@@ -26,11 +28,10 @@ local function is_live(arrival, rank)
   end
   if not is_draw or tonumber(arrival) >= size then rank = arrival end
   if rank == '' then return nil end
-  local where = standing(rank, now)
+  local where = standing(rank, clock())
   return where == 'waiting' or where == 'called' or where == 'admitted'
 end
 
-local issued = count('issued')
 local mine = redis.call('HGET', users, ARGV[3])
 local proven = ARGV[5]
 if proven ~= '' and tonumber(proven) >= issued then proven = '' end
@@ -40,7 +41,7 @@ if over then
   if proven ~= '' and tonumber(proven) <= over then proven = '' end
 end
 -- Since the line was made anew its users lack some, and what is left of the others may be older than what was answered.
-local is_sure = over or count('unsure_below') == 0 or (mine and tonumber(mine) >= count('unsure_below'))
+local is_sure = over or unsure_below == 0 or (mine and tonumber(mine) >= unsure_below)
 if not is_sure and proven == '' then return {'unknown'} end
 local function is_proof_good()
   if proven == '' or not is_live(proven, ARGV[6]) then return false end

@@ -35,8 +35,9 @@ local function run_id()
   return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
 end
 
-local function is_cold()
-  local made = redis.call('HMGET', head, 'epoch', 'run_id')
+-- By the head's epoch and run_id, where they were read already.
+local function is_cold(made)
+  made = made or redis.call('HMGET', head, 'epoch', 'run_id')
   return made[1] ~= ARGV[1] or made[2] ~= run_id()
 end
 
