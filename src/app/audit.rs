@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::accounts::http::Operator;
-use crate::booking::{holds, reservations};
+use crate::booking::{holds, reservations, seats};
 use crate::platform::audit::{Finding, Invariant, check};
 use crate::platform::clock::Timestamp;
 use crate::platform::config::JobSettings;
@@ -20,8 +20,14 @@ use crate::platform::jobs::{Claim, Work};
 use crate::{payments, points, queue};
 
 /// Everything that must always hold.
-pub const INVARIANTS: &[&[Invariant]] =
-    &[reservations::INVARIANTS, holds::INVARIANTS, payments::INVARIANTS, points::INVARIANTS, queue::INVARIANTS];
+pub const INVARIANTS: &[&[Invariant]] = &[
+    reservations::INVARIANTS,
+    holds::INVARIANTS,
+    seats::INVARIANTS,
+    payments::INVARIANTS,
+    points::INVARIANTS,
+    queue::INVARIANTS,
+];
 
 /// How far a check reaches back before the beginning of the one before: rows become visible later than their time.
 const OVERLAP: Duration = Duration::from_mins(2);

@@ -47,7 +47,9 @@ pub(super) fn complete(document: &OpenApi) -> Value {
     if let Some(components) = document["components"].as_object_mut() {
         components.insert("headers".to_owned(), headers());
         // The generator has no word for it.
-        components["schemas"]["HoldBody"]["properties"]["seat_ids"]["uniqueItems"] = true.into();
+        for name in ["HoldBody", "BlockBody"] {
+            components["schemas"][name]["properties"]["seat_ids"]["uniqueItems"] = true.into();
+        }
         for name in TAGGED {
             for variant in components["schemas"][name]["oneOf"].as_array_mut().into_iter().flatten() {
                 variant["additionalProperties"] = false.into();

@@ -40,6 +40,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(accounts::admin::router(state.accounts.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
         .merge(queue::admin::router(state.queue.clone()))
+        .merge(booking::seats::admin::router(state.blocks.clone()))
         .merge(audit::router(state.db.clone(), state.config.jobs.clone()))
         .merge(operations::router())
 }

@@ -8,7 +8,7 @@ use super::config::Config;
 use crate::accounts::Accounts;
 use crate::booking::holds::{self, Holds};
 use crate::booking::reservations::{self, Checkout};
-use crate::booking::seats::{Filter, NewSeats, Seats};
+use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
@@ -37,6 +37,7 @@ pub struct State {
     pub queue: Arc<Queue>,
     pub filter: Filter,
     pub seats: Arc<Seats>,
+    pub blocks: Blocks,
     pub holds: Holds,
     pub checkout: Checkout,
     pub points: Points,
@@ -83,6 +84,12 @@ impl State {
             seats: seats.clone(),
             settings: config.booking.clone(),
         });
+        let blocks = Blocks {
+            db: db.clone(),
+            idempotency: idempotency.clone(),
+            catalog: reader.clone(),
+            filter: filter.clone(),
+        };
         let paying = reservations::Parts {
             db: db.clone(),
             idempotency: idempotency.clone(),
@@ -97,6 +104,7 @@ impl State {
             catalog,
             queue,
             seats,
+            blocks,
             holds,
             checkout: Checkout::new(paying, &config.booking),
             filter,

@@ -86,7 +86,7 @@ def id_for(path):
                 break
     names = {"concerts": SEEDED["concert"], "performances": SEEDED["performance"], "holds": OWN["hold"],
              "reservations": OWN["reservation"]}
-    return names[path.split("/")[2]]
+    return names[path.replace("/admin/", "/").split("/")[2]]
 
 
 def inside():
@@ -220,6 +220,12 @@ def seat_of(text):
     return f"A-{4 + number % 36}-{1 + number // 36 % 50}"
 
 
+def fit_blocks(body):
+    """The same, from a row of their own: what is blocked cannot be held."""
+    fit_seats(body)
+    body["seat_ids"] = list(dict.fromkeys(re.sub("^A-[0-9]+-", "A-4-", seat) for seat in body["seat_ids"]))
+
+
 FITTING = {
     ("POST", "/v1/admin/concerts"): fit_concert,
     ("POST", "/v1/admin/venues"): fit_venue,
@@ -228,4 +234,6 @@ FITTING = {
     ("POST", "/v1/sessions"): fit_session,
     ("POST", "/v1/holds/{id}/payment"): fit_payment,
     ("POST", "/v1/performances/{id}/holds"): fit_seats,
+    ("POST", "/v1/admin/performances/{id}/blocks"): fit_blocks,
+    ("DELETE", "/v1/admin/performances/{id}/blocks"): fit_blocks,
 }

@@ -8,6 +8,7 @@ mod accept_loop;
 mod admission;
 mod audit;
 mod availability;
+mod blocks;
 mod cancellation;
 mod cancelled;
 mod clocks;

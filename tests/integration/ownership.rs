@@ -48,7 +48,7 @@ const fn operators(name: &'static str, answer: &'static str) -> Row {
 }
 
 /// In this order, since the later ones end what the earlier ones need. Ticket and pass are the owner's, whoever calls.
-const ROWS: [Row; 44] = [
+const ROWS: [Row; 46] = [
     public("GET /livez", "200"),
     public("GET /readyz", "200"),
     public("GET /metrics", "200"),
@@ -74,6 +74,8 @@ const ROWS: [Row; 44] = [
     operators("DELETE /v1/admin/concerts/{id}/queue/passes", "200"),
     operators("POST /v1/admin/concerts/{id}/stop", "200"),
     operators("POST /v1/admin/concerts/{id}/resume", "200"),
+    operators("POST /v1/admin/performances/{id}/blocks", "201"),
+    operators("DELETE /v1/admin/performances/{id}/blocks", "204"),
     operators("GET /v1/admin/actions", "200"),
     operators("GET /v1/admin/invariants", "200"),
     personal("GET /v1/me", "200"),

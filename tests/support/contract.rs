@@ -220,6 +220,9 @@ impl Site {
             "PATCH /v1/admin/concerts/{id}/queue" => {
                 json!({"paused": false, "max_active": 1000, "claim_secs": 3600, "joins_closed": false})
             }
+            "POST /v1/admin/performances/{id}/blocks" | "DELETE /v1/admin/performances/{id}/blocks" => {
+                json!({"seat_ids": ["A-2-9"]})
+            }
             name => panic!("{name} takes a body that this site does not know: add it here"),
         })
     }

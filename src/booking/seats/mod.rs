@@ -5,8 +5,10 @@
 //!
 //! Redis keys owned: `seats:{sale:<concert>}:<performance>:*`, the filter (`lua/filter.lua` describes them).
 
+pub mod admin;
 pub mod best;
 pub mod bits;
+pub mod blocks;
 pub mod board;
 pub mod filter;
 pub mod http;
@@ -18,10 +20,12 @@ mod redis;
 mod service;
 pub mod store;
 
+pub use blocks::Blocks;
 pub use board::{Board, SeatStatus};
 pub use filter::Filter;
 pub use news::News;
 pub use service::{NewSeats, Seats, Settings};
+pub use store::INVARIANTS;
 
 crate::problem_codes! {
     UNKNOWN_SEAT = 404 "unknown_seat" "Unknown seat" "The performance has no seat of that name; seat_ids names them.";

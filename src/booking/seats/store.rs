@@ -2,10 +2,12 @@
 
 use sqlx::AssertSqlSafe;
 
+use super::blocks::BlockId;
 use crate::booking::holds::HoldId;
 use crate::booking::reservations::ReservationId;
 use crate::catalog::PerformanceId;
 use crate::catalog::seat_map::Seat;
+use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
 use crate::platform::db::{Conn, Text, derived, in_list, parts, rows};
 use crate::platform::error::Problem;
@@ -141,4 +143,69 @@ pub async fn take_back(
         query = query.bind(*seat);
     }
     Ok(query.execute(conn.sql()).await?.rows_affected())
+}
+
+/// Nothing holds a seat past that year but a block.
+const LIST_FREE_OR_BLOCKED_FOR_UPDATE: &str = "SELECT seat_no, (held_until IS NOT NULL AND held_until >= '9999-01-01') AS is_blocked \
+     FROM seats WHERE performance_id = ? AND reservation_id IS NULL \
+     AND (hold_id IS NULL OR held_until >= '9999-01-01' OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) \
+     AND seat_no IN (?) ORDER BY seat_no FOR UPDATE";
+const BLOCK: &str = "UPDATE seats SET hold_id = ?, held_until = '9999-12-31 23:59:59' \
+     WHERE performance_id = ? AND reservation_id IS NULL \
+     AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?)";
+const UNBLOCK: &str = "UPDATE seats SET hold_id = NULL, held_until = NULL \
+     WHERE performance_id = ? AND reservation_id IS NULL AND held_until >= '9999-01-01' AND seat_no IN (?)";
+/// A seat's number in a list as text, in bytes.
+const NUMBER_LEN: usize = 12;
+
+/// What must hold of seats.
+pub const INVARIANTS: &[Invariant] = &[Invariant {
+    name: "held_seat_has_hold",
+    promise: "every held seat has a live hold that ends with it, or none and no end where it is blocked (whole database only)",
+    statement: "SELECT CAST(CONCAT('performance ', LOWER(HEX(s.performance_id)), ' seat ', s.label) AS CHAR) \
+         FROM seats AS s LEFT JOIN holds AS h ON h.id = s.hold_id \
+         WHERE ? < '1971-01-01' AND s.held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+         AND NOT (h.id IS NULL AND s.hold_id IS NOT NULL AND s.held_until = '9999-12-31 23:59:59') \
+         AND NOT (h.id IS NOT NULL AND h.state = 0 AND h.performance_id = s.performance_id AND h.expires_at = s.held_until) LIMIT ?",
+}];
+
+/// Those of the seats (sorted) that can be blocked or are, in the same order and locked, each with whether it is blocked.
+pub(super) async fn list_free_or_blocked_for_update(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    seats: &[u32],
+) -> Result<Vec<(u32, bool)>, Problem> {
+    let mut found = Vec::with_capacity(seats.len());
+    for part in parts(seats, |_| NUMBER_LEN) {
+        let text = Text::new(in_list(LIST_FREE_OR_BLOCKED_FOR_UPDATE, part.len()));
+        let text = text.bind(&performance).bind(&conn.offset_micros());
+        let rows: Vec<(u32, bool)> = part.iter().fold(text, Text::bind).list(conn).await?;
+        found.extend(rows);
+    }
+    Ok(found)
+}
+
+/// Takes locked, free seats out of sale, as a block of this id. Returns how many there were.
+pub(super) async fn block(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    block: BlockId,
+    seats: &[u32],
+) -> Result<u64, Problem> {
+    let mut blocked = 0;
+    for part in parts(seats, |_| NUMBER_LEN) {
+        let text = Text::new(in_list(BLOCK, part.len())).bind(&block).bind(&performance).bind(&conn.offset_micros());
+        blocked += part.iter().fold(text, Text::bind).execute(conn).await?;
+    }
+    Ok(blocked)
+}
+
+/// Frees those of the seats that are blocked. Returns how many there were.
+pub(super) async fn unblock(conn: &mut Conn, performance: PerformanceId, seats: &[u32]) -> Result<u64, Problem> {
+    let mut freed = 0;
+    for part in parts(seats, |_| NUMBER_LEN) {
+        let text = Text::new(in_list(UNBLOCK, part.len())).bind(&performance);
+        freed += part.iter().fold(text, Text::bind).execute(conn).await?;
+    }
+    Ok(freed)
 }

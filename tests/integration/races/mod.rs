@@ -1,5 +1,6 @@
 //! Many buyers at the same moment, over two instances. Each race also runs with its guard broken, and must then fail.
 
+mod blocks;
 mod line;
 mod money;
 mod seats;
