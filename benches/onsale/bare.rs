@@ -25,6 +25,10 @@ static COUNT: LazyLock<Script> = LazyLock::new(|| {
     Script::new("bench.count", "return {'new', tostring(redis.call('HINCRBY', KEYS[1], 'issued', 1))}")
 });
 
+/// The least that refuses a seat: one bit.
+static LOOK: LazyLock<Script> =
+    LazyLock::new(|| Script::new("bench.look", "return {'refused', tostring(redis.call('GETBIT', KEYS[1], ARGV[1]))}"));
+
 /// A stream's event, as large as a line's state.
 const EVENT: &str = concat!(
     "event: line\nid: 1234567\n",
@@ -50,6 +54,7 @@ pub fn router(state: &State) -> Router {
         .route("/bare/body/{size}", put(set_body))
         .route("/bare/poll", get(poll))
         .route("/bare/join", post(join))
+        .route("/bare/refused", post(refuse))
         .route("/bare/events", get(listen))
         .with_state(Arc::new(bare))
 }
@@ -74,6 +79,13 @@ async fn poll(Shared(bare): Shared<Arc<Bare>>) -> Response {
 async fn join(Shared(bare): Shared<Arc<Bare>>) -> Result<Response, Problem> {
     let _: Vec<String> = bare.redis.run(&COUNT, vec![bare.key.clone()], Vec::new()).await?;
     Ok((StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], bare.body()).into_response())
+}
+
+/// As a refused hold, without looking at who asks for what.
+async fn refuse(Shared(bare): Shared<Arc<Bare>>, _: Bytes) -> Result<Response, Problem> {
+    let _: Vec<String> = bare.redis.run(&LOOK, vec![bare.key.clone() + "-seats"], vec!["7".into()]).await?;
+    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::CONFLICT, headers, bare.body()).into_response())
 }
 
 async fn listen(Shared(bare): Shared<Arc<Bare>>) -> Response {

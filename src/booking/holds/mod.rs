@@ -15,5 +15,5 @@ mod service;
 pub mod store;
 
 pub use domain::{CODES, HeldSeat, Hold, HoldId, HoldStatus};
-pub use service::{Holds, Parts};
+pub use service::{Holds, Parts, Request};
 pub use store::INVARIANTS;
