@@ -80,6 +80,7 @@ impl State {
             passes: Passes::new(&keys),
             latencies: latencies.clone(),
             filter: filter.clone(),
+            seats: seats.clone(),
             settings: config.booking.clone(),
         });
         let paying = reservations::Parts {

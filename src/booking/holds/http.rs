@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::domain::{Hold, HoldId, MadeHold};
-use super::service::{Holds, Request};
+use super::service::{Asked, Holds, Request};
 use crate::accounts::http::Buyer;
 use crate::catalog::PerformanceId;
 use crate::platform::error::{Problem, ProblemBody};
@@ -36,26 +36,52 @@ pub fn router(routes: HoldRoutes) -> OpenApiRouter {
         .with_state(Arc::new(routes))
 }
 
-/// What to hold.
+/// What to hold: either seats by name or the best ones.
 #[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct HoldBody {
     /// Labels of the seats, all or none; how many at most is `booking.hold_seats_max`.
     #[schema(min_items = 1)]
-    seat_ids: Vec<String>,
+    seat_ids: Option<Vec<String>>,
+    /// The best seats that are free.
+    best_available: Option<BestBody>,
+}
+
+/// What the best seats are to be.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BestBody {
+    /// How many, at most `booking.hold_seats_max`.
+    #[schema(minimum = 1)]
+    quantity: u32,
+    /// Of this grade only.
+    grade: Option<String>,
 }
 
 impl HoldBody {
-    fn checked(self, seats_max: usize) -> Result<Vec<String>, Problem> {
-        if self.seat_ids.is_empty() || self.seat_ids.len() > seats_max {
-            return Err(Problem::invalid_body("seat_ids", format!("from 1 to {seats_max} seats")));
+    fn checked(self, seats_max: usize) -> Result<Asked, Problem> {
+        match (self.seat_ids, self.best_available) {
+            (Some(labels), None) => named(labels, seats_max),
+            (None, Some(BestBody { quantity, grade })) => {
+                if quantity == 0 || quantity as usize > seats_max {
+                    return Err(Problem::invalid_body("best_available.quantity", format!("from 1 to {seats_max}")));
+                }
+                Ok(Asked::Best { quantity, grade })
+            }
+            _ => Err(Problem::invalid_body("seat_ids", "either seat_ids or best_available")),
         }
-        let different: HashSet<&String> = self.seat_ids.iter().collect();
-        if different.len() != self.seat_ids.len() {
-            return Err(Problem::invalid_body("seat_ids", "a seat is named twice"));
-        }
-        Ok(self.seat_ids)
     }
+}
+
+fn named(labels: Vec<String>, seats_max: usize) -> Result<Asked, Problem> {
+    if labels.is_empty() || labels.len() > seats_max {
+        return Err(Problem::invalid_body("seat_ids", format!("from 1 to {seats_max} seats")));
+    }
+    let different: HashSet<&String> = labels.iter().collect();
+    if different.len() != labels.len() {
+        return Err(Problem::invalid_body("seat_ids", "a seat is named twice"));
+    }
+    Ok(Asked::Named(labels))
 }
 
 /// Holds seats for a few minutes, all or none.
@@ -67,7 +93,7 @@ impl HoldBody {
         (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "unauthenticated, invalid_pass"),
         (status = 403, body = ProblemBody, content_type = "application/problem+json", description = "pass_required, pass_expired"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "not_found, unknown_seat with seat_ids"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "seats_taken with seat_ids, seat_limit_exceeded with limit, booking_closed"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "seats_taken with seat_ids, not_enough_seats, seat_limit_exceeded with limit, booking_closed"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, overloaded, read_only, unavailable or timed_out")))]
 async fn hold(
     State(routes): State<Arc<HoldRoutes>>,
@@ -76,9 +102,9 @@ async fn hold(
     headers: HeaderMap,
     KeyedBody { key, body }: KeyedBody<HoldBody>,
 ) -> Result<Answer, Problem> {
-    let seat_ids = body.checked(routes.seats_max)?;
+    let seats = body.checked(routes.seats_max)?;
     let pass = headers.get("queue-pass").map(|value| value.to_str().unwrap_or_default().to_owned());
-    routes.holds.hold(Request { user: session.user, performance, pass, seat_ids }, key).await
+    routes.holds.hold(Request { user: session.user, performance, pass, seats }, key).await
 }
 
 /// The buyer's holds, newest first.

@@ -13,7 +13,8 @@ pub mod domain;
 pub mod http;
 mod service;
 pub mod store;
+mod taking;
 
 pub use domain::{CODES, HeldSeat, Hold, HoldId, HoldStatus};
-pub use service::{Holds, Parts, Request};
+pub use service::{Asked, Holds, Parts, Request};
 pub use store::INVARIANTS;

@@ -1,25 +1,21 @@
 //! Holding seats and giving them back.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
-use serde_json::json;
-
-use super::batch::{HoldSeats, Wanted};
+use super::batch::HoldSeats;
 use super::domain::{HOLD_PAID, HeldSeat, Hold, HoldId, HoldStatus};
 use super::store::{self, HoldRow};
 use crate::accounts::UserId;
-use crate::booking::seats::filter::{Change, Claimed, Filter, Hall};
-use crate::booking::seats::{self, SEATS_TAKEN, Settings, UNKNOWN_SEAT};
-use crate::catalog::seat_map::SeatMap;
-use crate::catalog::{PerformanceId, Reader, Seat};
+use crate::booking::seats::filter::{Change, Filter, Hall};
+use crate::booking::seats::{self, Seats, Settings};
+use crate::catalog::{PerformanceId, Reader};
 use crate::platform::clock::Clock;
 use crate::platform::combiner::{Bounds, Combiner};
 use crate::platform::db::Db;
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Page, PageParams};
-use crate::platform::idempotency::{Begun, Idempotency};
+use crate::platform::idempotency::Idempotency;
 use crate::platform::latency::Latencies;
 use crate::queue::pass::Passes;
 
@@ -40,6 +36,8 @@ pub struct Parts {
     pub latencies: Latencies,
     /// Refuses what is taken.
     pub filter: Filter,
+    /// What is taken, and what to choose.
+    pub seats: Arc<Seats>,
     /// `[booking]`.
     pub settings: Settings,
 }
@@ -49,9 +47,9 @@ pub struct Parts {
 pub struct Holds(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    parts: Parts,
-    combiner: Combiner<HoldSeats>,
+pub(super) struct Inner {
+    pub parts: Parts,
+    pub combiner: Combiner<HoldSeats>,
 }
 
 /// What a buyer asks to hold.
@@ -63,8 +61,22 @@ pub struct Request {
     pub performance: PerformanceId,
     /// The `Queue-Pass` as it came.
     pub pass: Option<String>,
-    /// Labels of the seats.
-    pub seat_ids: Vec<String>,
+    /// Which seats.
+    pub seats: Asked,
+}
+
+/// Which seats a buyer asks for.
+#[derive(Debug)]
+pub enum Asked {
+    /// Those of these labels.
+    Named(Vec<String>),
+    /// The best ones.
+    Best {
+        /// How many.
+        quantity: u32,
+        /// Of this grade, if one is named.
+        grade: Option<String>,
+    },
 }
 
 impl Holds {
@@ -84,55 +96,17 @@ impl Holds {
     /// Holds all the seats, or none.
     ///
     /// # Errors
-    /// `pass_required`, `invalid_pass`, `pass_expired`, `unknown_seat`, `booking_closed`, `seat_limit_exceeded`, `seats_taken`, `sale_stopped`.
+    /// `pass_required`, `invalid_pass`, `pass_expired`, `unknown_seat`, `booking_closed`, `seat_limit_exceeded`, `seats_taken`,
+    /// `not_enough_seats`, `sale_stopped`.
     pub async fn hold(&self, request: Request, key: RequestKey) -> Result<Answer, Problem> {
         let begun = self.0.parts.idempotency.start(request.user.0, key)?;
-        let refusal = match self.take(request, begun.clone()).await {
+        let refusal = match self.0.take(request, begun.clone()).await {
             Err(problem) if problem.code().status < 500 => problem,
             other => return other,
         };
         // What took effect once is answered as it was, whatever stands in its way now.
         let Some(begun) = begun else { return Err(refusal) };
         self.0.parts.idempotency.recall(begun).await?.unwrap_or(Err(refusal))
-    }
-
-    async fn take(&self, request: Request, begun: Option<Arc<Begun>>) -> Result<Answer, Problem> {
-        let Inner { parts, combiner } = &*self.0;
-        let performance = parts.catalog.get_performance(request.performance).await?;
-        let concert = parts.catalog.get_concert(performance.concert_id).await?;
-        let map = parts.catalog.get_seat_map(request.performance).await?;
-        let pass = parts.passes.open(request.pass.as_deref(), request.user, concert.id, parts.clock.now())?;
-        let seats = named(&map, &request.seat_ids)?;
-        let hall = Hall { concert: concert.id, performance: request.performance, seats_total: map.seats_total() };
-        let turn = parts.db.turn_of(request.user.0).await?;
-        let numbers: Vec<u32> = seats.iter().map(|seat| seat.number).collect();
-        let claim = match parts.filter.claim(hall, &numbers).await {
-            Claimed::Granted(claim) => Some(claim),
-            Claimed::Refused { seats, .. } => return Err(taken(&map, &seats)),
-            Claimed::Unknown => None,
-        };
-        let wanted = Wanted {
-            id: HoldId::new(),
-            user: request.user,
-            pass: pass.id,
-            hall,
-            concert,
-            seats,
-            leaves_orphan: false,
-            arrangement: None,
-            hold_for: Duration::from_secs(parts.settings.hold_secs),
-            begun,
-            verdict: Mutex::default(),
-            _turn: turn,
-        };
-        let answer = parts.latencies.time(combiner.submit(request.performance.0, wanted)).await;
-        // Where it is not known whether the hold was made, the marks end by themselves.
-        if let (Err(problem), Some(claim)) = (&answer, &claim)
-            && !problem.is_unanswered()
-        {
-            parts.filter.give_back(claim).await;
-        }
-        answer
     }
 
     /// The user's hold.
@@ -211,29 +185,4 @@ impl Holds {
 fn with_own(row: HoldRow, seats: &[(HoldId, HeldSeat)]) -> Hold {
     let own = seats.iter().filter(|(hold, _)| *hold == row.id).map(|(_, seat)| seat.clone()).collect();
     row.with_seats(own)
-}
-
-/// The seats of these labels, by number.
-fn named(map: &SeatMap, labels: &[String]) -> Result<Vec<HeldSeat>, Problem> {
-    let (mut seats, mut unknown) = (Vec::with_capacity(labels.len()), Vec::new());
-    for label in labels {
-        match map.index_of(label).and_then(|number| map.seat(number)) {
-            Some(seat) => seats.push(held(seat)),
-            None => unknown.push(label.clone()),
-        }
-    }
-    if !unknown.is_empty() {
-        return Err(Problem::new(&UNKNOWN_SEAT).with("seat_ids", unknown));
-    }
-    seats.sort_unstable_by_key(|seat| seat.number);
-    Ok(seats)
-}
-
-fn held(seat: &Seat) -> HeldSeat {
-    HeldSeat { id: seat.label.clone(), grade: seat.grade.to_string(), price: seat.price, number: seat.index }
-}
-
-fn taken(map: &SeatMap, seats: &[u32]) -> Problem {
-    let labels: Vec<&str> = seats.iter().filter_map(|seat| map.seat(*seat)).map(|seat| seat.label.as_str()).collect();
-    Problem::new(&SEATS_TAKEN).with("seat_ids", json!(labels))
 }

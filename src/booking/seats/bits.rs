@@ -1,6 +1,8 @@
 //! Sets of seats as bitmaps.
 
 use std::ops::Range;
+/// Seats that one word tells of, wherever it begins: as a rule it begins inside of a byte.
+const WORD_SEATS: u32 = u64::BITS - 7;
 
 /// A bitmap over the seats of a performance: bit i, least significant first, is the seat with index i. What lies beyond
 /// its length is never set.
@@ -52,6 +54,48 @@ impl Bits {
         self.0.get(index as usize / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
     }
 
+    /// Sets what is set in `other`, as far as there is room.
+    pub fn merge(&mut self, other: &Self) {
+        for (byte, more) in self.0.iter_mut().zip(&other.0) {
+            *byte |= more;
+        }
+    }
+
+    /// The first seat of `from..end` whose bit is not set, or `end`.
+    #[must_use]
+    pub fn next_clear(&self, from: u32, end: u32) -> u32 {
+        self.next(from, end, u64::trailing_ones)
+    }
+
+    /// The first seat of `from..end` whose bit is set, or `end`.
+    #[must_use]
+    pub fn next_set(&self, from: u32, end: u32) -> u32 {
+        self.next(from, end, u64::trailing_zeros)
+    }
+
+    /// Looks at many seats at once; `skip` counts those at the low end of a word that are not what is looked for.
+    fn next(&self, from: u32, end: u32, skip: fn(u64) -> u32) -> u32 {
+        let mut at = from;
+        while at < end {
+            let skipped = skip(self.word(at));
+            if skipped < WORD_SEATS {
+                return end.min(at + skipped);
+            }
+            at += WORD_SEATS;
+        }
+        end
+    }
+
+    /// The bits of [`WORD_SEATS`] seats from `from` on, least significant first. Nothing is set beyond the end.
+    fn word(&self, from: u32) -> u64 {
+        let rest = self.0.get(from as usize / 8..).unwrap_or_default();
+        let word = match rest.first_chunk() {
+            Some(bytes) => u64::from_le_bytes(*bytes),
+            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        word >> (from % 8)
+    }
+
     /// How many bits are set.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -98,6 +142,25 @@ mod tests {
         bits.clear(0);
         bits.clear(99);
         assert_eq!(bits.bytes(), [0, 0b10]);
+        let mut longer = Bits::new(20);
+        longer.set(3);
+        longer.set(17);
+        bits.merge(&longer);
+        assert_eq!(bits.bytes(), [0b1000, 0b10]);
+    }
+    #[test]
+    fn the_next_bit_is_found_across_words() {
+        let mut bits = Bits::new(200);
+        for index in (3..9).chain(70..190) {
+            bits.set(index);
+        }
+        for from in 0..=200 {
+            for end in from..=200 {
+                let first = |is_set| (from..end).find(|index| bits.has(*index) == is_set).unwrap_or(end);
+                assert_eq!(bits.next_set(from, end), first(true), "{from}..{end}");
+                assert_eq!(bits.next_clear(from, end), first(false), "{from}..{end}");
+            }
+        }
     }
 
     /// What Redis' SETBIT makes of these seats.

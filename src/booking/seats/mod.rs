@@ -12,6 +12,7 @@ pub mod filter;
 pub mod http;
 mod metrics;
 mod news;
+pub mod picker;
 mod reconciler;
 mod redis;
 mod service;
@@ -25,4 +26,5 @@ pub use service::{NewSeats, Seats, Settings};
 crate::problem_codes! {
     UNKNOWN_SEAT = 404 "unknown_seat" "Unknown seat" "The performance has no seat of that name; seat_ids names them.";
     SEATS_TAKEN = 409 "seats_taken" "Seats taken" "Somebody else was faster; seat_ids names the seats that cannot be had. None was held.";
+    NOT_ENOUGH_SEATS = 409 "not_enough_seats" "Not enough seats" "So many seats are not free, of that grade if one was named. Held ones may come back.";
 }

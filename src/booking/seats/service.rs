@@ -1,15 +1,17 @@
 //! Pictures of performances, read at most once an interval, whatever the number of readers: from the seat filter, or from
 //! MySQL where the filter does not know.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::Deserialize;
 use tokio::sync::{Mutex, Semaphore};
 
+use super::best::Plan;
 use super::board::{Board, Picture};
 use super::filter::{Filter, Hall, Look};
+use super::picker::Picker;
 use super::store;
 use crate::catalog::seat_map::SeatMap;
 use crate::catalog::{Availability, ConcertId, PerformanceId, Reader, SeatSetup, SeatsLeft};
@@ -57,6 +59,7 @@ pub struct Shown {
 #[derive(Debug, Default)]
 struct Slot {
     newest: RwLock<Option<Shown>>,
+    picker: OnceLock<Arc<Picker>>,
     reading: Mutex<Option<Known>>,
 }
 
@@ -95,6 +98,21 @@ impl Seats {
     /// 404 where there is no such performance.
     pub async fn get_board(&self, performance: PerformanceId) -> Result<Shown, Problem> {
         self.board_within(performance, self.max_age).await
+    }
+
+    /// Chooses the performance's best seats, from a picture not older than the configured age.
+    ///
+    /// # Errors
+    /// 404 where there is no such performance.
+    pub async fn get_picker(&self, performance: PerformanceId) -> Result<Arc<Picker>, Problem> {
+        let map = self.catalog.get_seat_map(performance).await?;
+        let shown = self.get_board(performance).await?;
+        let slot = self.slots.get_with(performance, Arc::default);
+        let picker = slot.picker.get_or_init(|| Arc::new(Picker::new(Arc::new(Plan::new(&map)))));
+        if picker.read_at() != Some(shown.read_at) {
+            picker.refresh(shown.board.taken(), shown.read_at);
+        }
+        Ok(picker.clone())
     }
 
     async fn board_within(&self, performance: PerformanceId, max_age: Duration) -> Result<Shown, Problem> {

@@ -1,0 +1,193 @@
+//! From a request to its seats: which ones, past the filter, into the next transaction.
+//!
+//! The best seats are chosen in memory and then taken like named ones. Where another instance was faster, others are chosen.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::batch::Wanted;
+use super::domain::{HeldSeat, HoldId};
+use super::service::{Asked, Inner, Request};
+use crate::accounts::UserId;
+use crate::booking::seats::best::{self, Arrangement, Ask, Choice};
+use crate::booking::seats::bits::Bits;
+use crate::booking::seats::filter::{Claimed, Hall};
+use crate::booking::seats::picker::Picker;
+use crate::booking::seats::{NOT_ENOUGH_SEATS, SEATS_TAKEN, UNKNOWN_SEAT};
+use crate::catalog::domain::Concert;
+use crate::catalog::{Seat, SeatMap};
+use crate::platform::clock::Timestamp;
+use crate::platform::error::Problem;
+use crate::platform::http::keyed::Answer;
+use crate::platform::idempotency::Begun;
+use crate::queue::pass::PassId;
+
+/// How often seats are chosen for one request, while others keep taking them away.
+const CHOICES_MAX: usize = 16;
+
+/// What one buyer wants to take, whichever seats these are.
+struct Taker {
+    user: UserId,
+    pass: PassId,
+    concert: Arc<Concert>,
+    map: Arc<SeatMap>,
+    hall: Hall,
+    picker: Arc<Picker>,
+    begun: Option<Arc<Begun>>,
+}
+
+/// Seats to be taken.
+struct Pick {
+    /// By number.
+    seats: Vec<u32>,
+    leaves_orphan: bool,
+    arrangement: Option<Arrangement>,
+}
+
+impl From<Choice> for Pick {
+    fn from(choice: Choice) -> Self {
+        let Choice { seats, arrangement, leaves_orphan } = choice;
+        Self { seats, leaves_orphan, arrangement: Some(arrangement) }
+    }
+}
+
+/// Why seats were not taken.
+enum Refusal {
+    /// Somebody has some of them. What is known to be taken at that moment, if it was told.
+    Taken(Problem, Option<(Bits, Timestamp)>),
+    Other(Problem),
+}
+
+impl Refusal {
+    fn problem(self) -> Problem {
+        let (Self::Taken(problem, _) | Self::Other(problem)) = self;
+        problem
+    }
+}
+
+impl Inner {
+    /// Takes the seats that a request asks for, all or none.
+    pub(super) async fn take(&self, request: Request, begun: Option<Arc<Begun>>) -> Result<Answer, Problem> {
+        let parts = &self.parts;
+        let performance = parts.catalog.get_performance(request.performance).await?;
+        let concert = parts.catalog.get_concert(performance.concert_id).await?;
+        let map = parts.catalog.get_seat_map(request.performance).await?;
+        let pass = parts.passes.open(request.pass.as_deref(), request.user, concert.id, parts.clock.now())?;
+        let hall = Hall { concert: concert.id, performance: request.performance, seats_total: map.seats_total() };
+        let picker = parts.seats.get_picker(request.performance).await?;
+        let taker = Taker { user: request.user, pass: pass.id, concert, map, hall, picker, begun };
+        match request.seats {
+            Asked::Named(labels) => self.take_named(&taker, &labels).await,
+            Asked::Best { quantity, grade } => self.take_best(&taker, quantity, grade.as_deref()).await,
+        }
+    }
+
+    async fn take_named(&self, taker: &Taker, labels: &[String]) -> Result<Answer, Problem> {
+        let seats = numbers(&taker.map, labels)?;
+        let taken = self.parts.seats.get_board(taker.hall.performance).await?;
+        let leaves_orphan = best::leaves_orphan(taker.picker.plan(), taken.board.taken(), &seats);
+        let pick = Pick { seats, leaves_orphan, arrangement: None };
+        let answer = self.try_to_take(taker, &pick).await.map_err(Refusal::problem)?;
+        taker.picker.settled(&pick.seats, self.parts.clock.now());
+        Ok(answer)
+    }
+
+    async fn take_best(&self, taker: &Taker, quantity: u32, grade: Option<&str>) -> Result<Answer, Problem> {
+        if grade.is_some_and(|code| !taker.picker.plan().has_grade(code)) {
+            return Err(Problem::invalid_body("best_available.grade", "the concert has no such grade"));
+        }
+        let mut last = Problem::new(&NOT_ENOUGH_SEATS);
+        for choice in 0..CHOICES_MAX {
+            let ask = Ask { quantity, grade };
+            // Who has lost looks further and further away from where everybody looks first.
+            let variety = if choice == 0 { 0 } else { rand::random_range(0..1 << choice.min(6)) };
+            let chosen = taker.picker.choose(ask, variety, self.parts.clock.now());
+            let Some(pick) = chosen.map(Pick::from) else { return Err(Problem::new(&NOT_ENOUGH_SEATS)) };
+            last = match self.try_to_take(taker, &pick).await {
+                Ok(answer) => {
+                    taker.picker.settled(&pick.seats, self.parts.clock.now());
+                    return Ok(answer);
+                }
+                Err(Refusal::Taken(problem, known)) => {
+                    match known {
+                        Some((taken, as_of)) => taker.picker.refresh(&taken, as_of),
+                        // One of them has somebody: the next picture tells which.
+                        None => taker.picker.settled(&pick.seats, self.parts.clock.now()),
+                    }
+                    taker.picker.gave_up(&pick.seats);
+                    problem
+                }
+                Err(Refusal::Other(problem)) => {
+                    taker.picker.gave_up(&pick.seats);
+                    return Err(problem);
+                }
+            };
+        }
+        Err(last)
+    }
+
+    /// Takes these seats if nobody has them.
+    async fn try_to_take(&self, taker: &Taker, pick: &Pick) -> Result<Answer, Refusal> {
+        let parts = &self.parts;
+        let turn = parts.db.turn_of(taker.user.0).await.map_err(Refusal::Other)?;
+        let asked_at = parts.clock.now();
+        let claim = match parts.filter.claim(taker.hall, &pick.seats).await {
+            Claimed::Granted(claim) => Some(claim),
+            Claimed::Refused { seats, taken } => {
+                return Err(Refusal::Taken(seats_taken(&taker.map, &seats), Some((taken, asked_at))));
+            }
+            Claimed::Unknown => None,
+        };
+        let wanted = Wanted {
+            id: HoldId::new(),
+            user: taker.user,
+            pass: taker.pass,
+            hall: taker.hall,
+            concert: taker.concert.clone(),
+            seats: pick.seats.iter().filter_map(|number| taker.map.seat(*number)).map(held).collect(),
+            leaves_orphan: pick.leaves_orphan,
+            arrangement: pick.arrangement,
+            hold_for: Duration::from_secs(parts.settings.hold_secs),
+            begun: taker.begun.clone(),
+            verdict: Mutex::default(),
+            _turn: turn,
+        };
+        let submitted = self.combiner.submit(taker.hall.performance.0, wanted);
+        let problem = match parts.latencies.time(submitted).await {
+            Ok(answer) => return Ok(answer),
+            Err(problem) => problem,
+        };
+        // Where it is not known whether the hold was made, the marks end by themselves.
+        if let Some(claim) = claim.filter(|_| !problem.is_unanswered()) {
+            parts.filter.give_back(&claim).await;
+        }
+        Err(if problem.code() == &SEATS_TAKEN { Refusal::Taken(problem, None) } else { Refusal::Other(problem) })
+    }
+}
+
+/// The numbers of these seats, sorted: the order in which everybody locks.
+fn numbers(map: &SeatMap, labels: &[String]) -> Result<Vec<u32>, Problem> {
+    let (mut numbers, mut unknown) = (Vec::with_capacity(labels.len()), Vec::new());
+    for label in labels {
+        match map.index_of(label) {
+            Some(number) => numbers.push(number),
+            None => unknown.push(label.clone()),
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(Problem::new(&UNKNOWN_SEAT).with("seat_ids", unknown));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn held(seat: &Seat) -> HeldSeat {
+    HeldSeat { id: seat.label.clone(), grade: seat.grade.to_string(), price: seat.price, number: seat.index }
+}
+
+fn seats_taken(map: &SeatMap, seats: &[u32]) -> Problem {
+    let labels: Vec<&str> = seats.iter().filter_map(|seat| map.seat(*seat)).map(|seat| seat.label.as_str()).collect();
+    Problem::new(&SEATS_TAKEN).with("seat_ids", json!(labels))
+}
