@@ -8,6 +8,7 @@ mod latency;
 mod memory;
 mod poll;
 mod refused;
+mod sold_out;
 
 use anyhow::bail;
 use futures::future::LocalBoxFuture;
@@ -31,6 +32,7 @@ const ROWS: &[Row] = &[
     Row { name: "events", measure: |stage| Box::pin(events::measure(stage)) },
     Row { name: "holds", measure: |stage| Box::pin(holds::measure(stage)) },
     Row { name: "refused", measure: |stage| Box::pin(refused::measure(stage)) },
+    Row { name: "sold_out", measure: |stage| Box::pin(sold_out::measure(stage)) },
     Row { name: "growth", measure: |stage| Box::pin(growth::measure(stage)) },
 ];
 

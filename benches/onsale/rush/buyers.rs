@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use frontrow::app::state::State;
-use frontrow::booking::holds::{HoldId, Request};
+use frontrow::booking::holds::{Asked, HoldId, Request};
 use frontrow::booking::seats::SEATS_TAKEN;
 use frontrow::catalog::Seat;
 use frontrow::platform::http::keyed::RequestKey;
@@ -124,8 +124,8 @@ impl Crowd {
             let wanted = Wanted { user: buyer.user, pass: buyer.pass, concert, performance, seats };
             return Ok(self.bare.hold(wanted).await?.then_some(None));
         }
-        let seat_ids = seats.map(|seat| seat.label.clone()).to_vec();
-        let request = Request { user: buyer.user, performance, pass: Some(buyer.sealed.clone()), seat_ids };
+        let seats = Asked::Named(seats.map(|seat| seat.label.clone()).to_vec());
+        let request = Request { user: buyer.user, performance, pass: Some(buyer.sealed.clone()), seats };
         let key = RequestKey { key: None, fingerprint: [0; 32] };
         match Box::pin(self.state.holds.hold(request, key)).await {
             Ok(answer) if self.rush.gives_back => {

@@ -73,7 +73,7 @@ impl Stage {
         let after = self.spent()?;
         let holds = if rush.gives_back { 0.0 } else { rushed.holds };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-        let () = self.perform(&Task::Clear { hall: rush.hall, holds: holds as u64 }).await?;
+        let () = self.perform(&Task::Clear { hall: rush.hall, holds: holds as u64, seats: 2 }).await?;
         let spent = Spent {
             server: after.server - before.server,
             database: after.database - before.database,

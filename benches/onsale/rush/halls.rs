@@ -118,14 +118,14 @@ impl Hall {
         Ok(made.iter().map(|pass| Buyer { user: pass.user, pass: pass.id, sealed: passes.seal(pass) }).collect())
     }
 
-    /// Looks whether the tables have these holds of two seats, and no seat twice.
-    pub(super) async fn check(&self, sql: &MySqlPool, holds: u64) -> anyhow::Result<()> {
+    /// Looks whether the tables have so many holds of so many seats each, and no seat twice.
+    pub(super) async fn check(&self, sql: &MySqlPool, holds: u64, seats_each: u32) -> anyhow::Result<()> {
         let (holds, id) = (i64::try_from(holds)?, self.performance);
         let found: i64 = sqlx::query_scalar(COUNT_HOLDS).bind(id).fetch_one(sql).await?;
         ensure!(found == holds, "{holds} holds were made, but there are {found}");
         let (seats, different): (i64, i64) = sqlx::query_as(COUNT_HOLD_SEATS).bind(id).fetch_one(sql).await?;
         ensure!(
-            seats == 2 * holds && different == seats,
+            seats == i64::from(seats_each) * holds && different == seats,
             "{holds} holds have {seats} seats, {different} different ones"
         );
         let held: i64 = sqlx::query_scalar(COUNT_HELD).bind(id).fetch_one(sql).await?;

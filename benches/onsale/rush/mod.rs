@@ -8,6 +8,7 @@ mod buyers;
 mod client;
 mod halls;
 mod refusals;
+mod sale;
 pub mod server;
 
 pub use client::{Refusals, Spent};
@@ -27,12 +28,23 @@ pub enum Task {
     },
     /// Has buyers hold seats. The answer is a [`Rushed`].
     Rush(Rush),
-    /// Looks whether the hall has these holds of two seats and no seat twice, and then forgets them all.
+    /// Has buyers ask for the best seats, on two instances, until each has asked once. The answer is a [`SoldOut`].
+    Sell {
+        /// The hall's number.
+        hall: usize,
+        /// Seats that each asks for.
+        quantity: u32,
+        /// Requests under way at once on each instance.
+        at_once: usize,
+    },
+    /// Looks whether the hall has so many holds and no seat twice, and then forgets them all.
     Clear {
         /// The hall's number.
         hall: usize,
         /// How many.
         holds: u64,
+        /// Seats of each.
+        seats: u32,
     },
     /// Takes every other seat of a hall out of sale. The answer is requests that are refused for it, as lines of a
     /// [`crate::load::Load`]'s values, each by another buyer.
@@ -69,6 +81,21 @@ pub struct Rush {
     pub refused_every: u32,
     /// Whether each hold is given back at once, and its seats are used again.
     pub gives_back: bool,
+}
+
+/// How a hall was sold out.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct SoldOut {
+    /// Until the last hold was made.
+    pub secs: f64,
+    /// Until everybody was answered.
+    pub answered_secs: f64,
+    /// Holds by instance.
+    pub holds: [f64; 2],
+    /// Who was told that there are not enough seats.
+    pub refused: f64,
+    /// Who was told that others were faster, after as many choices as are made for one request.
+    pub beaten: f64,
 }
 
 /// What came of it.

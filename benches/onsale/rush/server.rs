@@ -1,8 +1,9 @@
 //! The server's side: takes a task, goes about it, and keeps the answer until it is fetched.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,17 +11,23 @@ use axum::routing::get;
 use axum::{Json, Router};
 use frontrow::accounts::UserId;
 use frontrow::app::state::State;
+use frontrow::platform::clock::Clock;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use super::bare::Bare;
 use super::halls::{self, Hall};
-use super::{Task, buyers, refusals};
+use super::{Task, buyers, refusals, sale};
+
+/// Longest wait for the connections of another instance.
+const REDIS_WAIT: Duration = Duration::from_secs(10);
 
 struct Doing {
     state: State,
     bare: Bare,
+    /// A second instance, without the work that one of all does.
+    other: OnceCell<State>,
     operator: OnceCell<UserId>,
     halls: Mutex<Vec<Arc<Hall>>>,
     under_way: Mutex<Option<JoinHandle<anyhow::Result<Value>>>>,
@@ -34,6 +41,7 @@ pub fn router(state: &State) -> anyhow::Result<Router> {
     let doing = Doing {
         bare: Bare::new(state.config.database.url.expose())?,
         state: state.clone(),
+        other: OnceCell::new(),
         operator: OnceCell::new(),
         halls: Mutex::default(),
         under_way: Mutex::default(),
@@ -62,6 +70,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Another instance over the same servers.
+async fn another(state: &State) -> anyhow::Result<State> {
+    let other = State::new((*state.config).clone(), Clock::default())?;
+    other.db.align_clock().await?;
+    ensure!(other.redis.wait_for_connect(REDIS_WAIT).await, "Redis does not answer");
+    Ok(other)
+}
+
 impl Doing {
     async fn perform(self: Arc<Self>, task: Task) -> anyhow::Result<Value> {
         let sql = self.bare.pool();
@@ -80,9 +96,14 @@ impl Doing {
                 let hall = self.hall(rush.hall)?;
                 Ok(json!(buyers::run(self.state.clone(), self.bare.clone(), hall, rush).await?))
             }
-            Task::Clear { hall, holds } => {
+            Task::Sell { hall, quantity, at_once } => {
+                let other = self.other.get_or_try_init(|| another(&self.state)).await?.clone();
+                let instances = [self.state.clone(), other];
+                Ok(json!(sale::run(instances, self.hall(hall)?, quantity, at_once).await?))
+            }
+            Task::Clear { hall, holds, seats } => {
                 let hall = self.hall(hall)?;
-                hall.check(sql, holds).await?;
+                hall.check(sql, holds, seats).await?;
                 hall.clear(&self.state, sql).await?;
                 Ok(Value::Null)
             }
