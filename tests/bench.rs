@@ -68,6 +68,17 @@ fn a_run_with_errors_is_no_measurement() {
 }
 
 #[test]
+fn where_refusals_are_measured_nothing_else_counts() {
+    let read = |result: &str| load::read_refused(&format!("RESULT {result}\n"));
+    let run = read("30000 1500000 0 0 0 0 30000 120 950").unwrap();
+    assert!((run.rate - 20_000.0).abs() < 1e-9);
+    read("30000 1500000 0 0 0 0 29999 120 950").unwrap_err();
+    read("30000 1500000 0 0 0 0 0 120 950").unwrap_err();
+    read("30000 1500000 0 0 0 1 30000 120 950").unwrap_err();
+    read("0 1500000 0 0 0 0 0 0 0").unwrap_err();
+}
+
+#[test]
 fn events_are_counted_wherever_the_bytes_are_cut() {
     let stream = b"1f\r\n: beat\n\nevent: line\ndata: {\"data:\":1}\n\n\r\n8\r\ndata:2\nxdata: 3\ndat\n\r\n";
     for size in 1..=stream.len() {

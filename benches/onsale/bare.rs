@@ -25,6 +25,10 @@ static COUNT: LazyLock<Script> = LazyLock::new(|| {
     Script::new("bench.count", "return {'new', tostring(redis.call('HINCRBY', KEYS[1], 'issued', 1))}")
 });
 
+/// The least that refuses a seat: one bit.
+static LOOK: LazyLock<Script> =
+    LazyLock::new(|| Script::new("bench.look", "return {'refused', tostring(redis.call('GETBIT', KEYS[1], ARGV[1]))}"));
+
 /// A stream's event, as large as a line's state.
 const EVENT: &str = concat!(
     "event: line\nid: 1234567\n",
@@ -51,6 +55,7 @@ pub fn router(state: &State) -> Router {
         .route("/bare/poll", get(poll))
         .route("/bare/ready", get(ready))
         .route("/bare/join", post(join))
+        .route("/bare/refused", post(refuse))
         .route("/bare/events", get(listen))
         .with_state(Arc::new(bare))
 }
@@ -84,6 +89,13 @@ async fn ready(Shared(bare): Shared<Arc<Bare>>, headers: HeaderMap) -> Response 
 async fn join(Shared(bare): Shared<Arc<Bare>>) -> Result<Response, Problem> {
     let _: Vec<String> = bare.redis.run(&COUNT, vec![bare.key.clone()], Vec::new()).await?;
     Ok((StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], bare.body()).into_response())
+}
+
+/// As a refused hold, without looking at who asks for what.
+async fn refuse(Shared(bare): Shared<Arc<Bare>>, _: Bytes) -> Result<Response, Problem> {
+    let _: Vec<String> = bare.redis.run(&LOOK, vec![bare.key.clone() + "-seats"], vec!["7".into()]).await?;
+    let headers = [(header::CONTENT_TYPE, "application/problem+json"), (header::CACHE_CONTROL, "no-store")];
+    Ok((StatusCode::CONFLICT, headers, bare.body()).into_response())
 }
 
 async fn listen(Shared(bare): Shared<Arc<Bare>>) -> Response {

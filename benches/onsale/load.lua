@@ -1,8 +1,9 @@
 -- What wrk sends. Arguments: file of values (one a line), method, path, header that carries the value, what stands before
 -- it in the header, pause between requests of a connection (ms, drawn evenly from 0 to twice as much; 0 for none).
 --
--- Each request carries the next value of the file; past its end it begins again. All of them are put together before
--- anything is measured. The last line of the output is for load.rs: the counts, the errors by kind, and latencies in
+-- Each request carries the next value of the file; past its end it begins again. What follows in a line after a tab is
+-- another header (`Name: value`) or, where it begins with a brace, the body. All of them are put together before anything is
+-- measured. The last line of the output is for load.rs: the counts, the errors by kind, and latencies in
 -- microseconds.
 
 local requests = {}
@@ -10,8 +11,19 @@ local sent = 0
 
 function init(arguments)
   local path, method, target, header, prefix, pause = unpack(arguments)
-  for value in io.lines(path) do
-    requests[#requests + 1] = wrk.format(method, target, {[header] = prefix .. value})
+  for line in io.lines(path) do
+    local headers, body = {}, nil
+    for part in line:gmatch('[^\t]+') do
+      if part:sub(1, 1) == '{' then
+        body = part
+      elseif next(headers) then
+        local name, value = part:match('^(.-): (.*)$')
+        headers[name] = value
+      else
+        headers[header] = prefix .. part
+      end
+    end
+    requests[#requests + 1] = wrk.format(method, target, headers, body)
   end
   pause = tonumber(pause)
   if pause > 0 then

@@ -1,6 +1,7 @@
 //! The load generator: wrk, one thread, with requests that each carry a value of a file (`load.lua`).
 //!
-//! A run with errors is no measurement: answers other than 2xx and 3xx, lost connections and timeouts all fail it.
+//! A run with errors is no measurement: answers other than 2xx and 3xx, lost connections and timeouts all fail it. Where
+//! refusals are what is measured, every answer must be one.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub struct Load {
     pub url: String,
     /// The header that carries the value, and what stands before it.
     pub header: (&'static str, &'static str),
-    /// The values, one a line.
+    /// The values, one a line. What follows in a line after a tab is another header, or, where it begins with `{`, a body.
     pub values: PathBuf,
     /// The mean pause of a connection between two requests: none keeps the server as busy as it can be.
     pub pause: Duration,
@@ -58,6 +59,20 @@ pub fn version() -> anyhow::Result<String> {
 /// # Errors
 /// Where wrk fails, or any request did.
 pub async fn run(load: &Load, length: Duration) -> anyhow::Result<Run> {
+    let text = output_of(load, length).await?;
+    read(&text).with_context(|| format!("{} {}", load.method, load.url))
+}
+
+/// Sends what is to be refused for so long.
+///
+/// # Errors
+/// Where wrk fails, or any request was not refused.
+pub async fn run_refused(load: &Load, length: Duration) -> anyhow::Result<Run> {
+    let text = output_of(load, length).await?;
+    read_refused(&text).with_context(|| format!("{} {}", load.method, load.url))
+}
+
+async fn output_of(load: &Load, length: Duration) -> anyhow::Result<String> {
     let (host, target) = parts(&load.url)?;
     let mut command = Command::new("wrk");
     command.args(["--threads", "1", "--timeout", "10s", "--script", SCRIPT]);
@@ -70,7 +85,7 @@ pub async fn run(load: &Load, length: Duration) -> anyhow::Result<Run> {
     if !output.status.success() {
         bail!("wrk failed: {text}{}", String::from_utf8_lossy(&output.stderr));
     }
-    read(&text).with_context(|| format!("{} {}", load.method, load.url))
+    Ok(text.into_owned())
 }
 
 /// `http://host:port` and the rest.
@@ -85,13 +100,27 @@ fn parts(url: &str) -> anyhow::Result<(String, String)> {
 /// # Errors
 /// Where there is none, or it tells of an error.
 pub fn read(output: &str) -> anyhow::Result<Run> {
+    read_where(output, |_| 0.0)
+}
+
+/// The same where every answer is to be a refusal.
+///
+/// # Errors
+/// Where there is none, or it tells of another error, or of an answer that is no refusal.
+pub fn read_refused(output: &str) -> anyhow::Result<Run> {
+    read_where(output, |requests| requests)
+}
+
+fn read_where(output: &str, refusals: impl Fn(f64) -> f64) -> anyhow::Result<Run> {
     let line =
         output.lines().find_map(|line| line.strip_prefix("RESULT ")).context("wrk said nothing of its result")?;
     let numbers: Vec<f64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
     let [requests, micros, connect, read, write, timeout, status, p50_micros, p99_micros] = numbers[..] else {
         bail!("not a result of load.lua: {line}");
     };
-    if connect + read + write + timeout + status > 0.0 {
+    // Counts: exact in a float.
+    let others = (status - refusals(requests)).abs();
+    if connect + read + write + timeout + others > 0.0 {
         bail!(
             "of {requests} requests {status} were refused and {timeout} timed out; \
              connections failed: {connect} to open, {read} to read, {write} to write"

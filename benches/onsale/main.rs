@@ -18,6 +18,7 @@ mod prepare;
 mod process;
 mod rounds;
 mod rows;
+mod rush;
 mod serve;
 mod stage;
 mod table;

@@ -15,6 +15,18 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Clock ticks per second in `/proc`: the same on every Linux that user space sees.
 const USER_HZ: f64 = 100.0;
 
+/// Seconds of processor time that a process has used, all threads together.
+///
+/// # Errors
+/// Where it is gone.
+pub fn cpu_secs(process: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // After the name in brackets: the state, and from the twelfth word on the user's and the system's ticks.
+    let (_, rest) = stat.rsplit_once(") ").context("/proc has changed")?;
+    let ticks: Vec<f64> = rest.split(' ').skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
+    Ok(ticks.iter().sum::<f64>() / USER_HZ)
+}
+
 /// A running one. If this program ends without stopping it, its standard input ends, and so does it.
 #[derive(Debug)]
 pub struct Process {
@@ -67,11 +79,7 @@ impl Process {
     /// # Errors
     /// Where it is gone.
     pub fn cpu_secs(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id))?;
-        // After the name in brackets: the state, and from the twelfth word on the user's and the system's ticks.
-        let (_, rest) = stat.rsplit_once(") ").context("/proc has changed")?;
-        let ticks: Vec<f64> = rest.split(' ').skip(11).take(2).filter_map(|word| word.parse().ok()).collect();
-        Ok(ticks.iter().sum::<f64>() / USER_HZ)
+        cpu_secs(self.id)
     }
 
     /// Tells it to end and waits until it has.

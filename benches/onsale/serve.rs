@@ -8,7 +8,7 @@ use frontrow::platform::shutdown::Shutdown;
 use frontrow::platform::telemetry;
 use tokio::io::AsyncReadExt as _;
 
-use crate::{bare, prepare};
+use crate::{bare, prepare, rush};
 
 /// Serves until standard input ends.
 ///
@@ -21,7 +21,7 @@ pub async fn run() -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     let listener = serve::bind(&state.config.http.addr).await?;
     println!("{}", listener.local_addr()?);
-    let others = bare::router(&state).merge(prepare::router(&state));
+    let others = bare::router(&state).merge(prepare::router(&state)).merge(rush::server::router(&state)?);
     tokio::spawn(end_with_input(shutdown.clone()));
     serve::run_with(state, listener, shutdown, others).await
 }

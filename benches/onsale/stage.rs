@@ -41,10 +41,12 @@ pub struct Stage {
     pub address: String,
     /// Straight to Redis.
     pub redis: Client,
-    http: reqwest::Client,
+    /// For requests that are not measured.
+    pub http: reqwest::Client,
     operator: String,
     venue: Value,
-    services: Services,
+    /// The private servers.
+    pub services: Services,
     folder: PathBuf,
 }
 
@@ -146,6 +148,16 @@ impl Stage {
     pub async fn run(&self, load: &Load) -> anyhow::Result<(Run, f64)> {
         let before = self.server.cpu_secs()?;
         let run = load::run(load, self.pace.length).await?;
+        Ok((run, self.server.cpu_secs()? - before))
+    }
+
+    /// The same with a load of which every request is refused.
+    ///
+    /// # Errors
+    /// As [`load::run_refused`].
+    pub async fn run_refused(&self, load: &Load) -> anyhow::Result<(Run, f64)> {
+        let before = self.server.cpu_secs()?;
+        let run = load::run_refused(load, self.pace.length).await?;
         Ok((run, self.server.cpu_secs()? - before))
     }
 
@@ -323,7 +335,11 @@ pub fn command(name: &'static str) -> fred::types::CustomCommand {
     fred::types::CustomCommand::new_static(name, None::<u16>, false)
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
+/// Sends a request.
+///
+/// # Errors
+/// Where there is no answer.
+pub async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Answer> {
     let response = request.send().await?;
     let status = response.status().as_u16();
     let mut headers: Vec<String> = response.headers().keys().map(|name| name.as_str().to_owned()).collect();

@@ -2,10 +2,14 @@
 
 mod availability;
 mod events;
+mod growth;
+mod holds;
 mod join;
 mod latency;
 mod memory;
 mod poll;
+mod refused;
+mod sold_out;
 
 use anyhow::bail;
 use futures::future::LocalBoxFuture;
@@ -28,6 +32,10 @@ const ROWS: &[Row] = &[
     Row { name: "latency", measure: |stage| Box::pin(latency::measure(stage)) },
     Row { name: "memory", measure: |stage| Box::pin(memory::measure(stage)) },
     Row { name: "events", measure: |stage| Box::pin(events::measure(stage)) },
+    Row { name: "holds", measure: |stage| Box::pin(holds::measure(stage)) },
+    Row { name: "refused", measure: |stage| Box::pin(refused::measure(stage)) },
+    Row { name: "sold_out", measure: |stage| Box::pin(sold_out::measure(stage)) },
+    Row { name: "growth", measure: |stage| Box::pin(growth::measure(stage)) },
 ];
 
 /// The rows of these names, in the table's order; all of them where none is named.
