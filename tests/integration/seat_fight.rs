@@ -51,7 +51,7 @@ impl Fight<'_> {
 
     fn wish(&self, number: usize) -> Value {
         let mut rng = rand::rng();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             return json!({"best_available": {"quantity": rng.random_range(1..=3)}});
         }
         let first = rng.random_range(0..SEATS / 2) * 2;
