@@ -119,7 +119,7 @@ impl Stage {
             {"code": "A", "name": "Hall", "rows": [{"name": "1", "seats": 4}, {"name": "2", "seats": 4}]},
             {"code": "S", "name": "Floor", "capacity": 3},
         ]);
-        let queue = json!({"admit_per_second": 1, "max_active": 1_000_000, "claim_secs": 60, "session_secs": 600});
+        let queue = json!({"admit_per_second": 1, "max_active": 100_000, "claim_secs": 60, "session_secs": 600});
         let limit = u32::try_from(LIMIT).expect("small");
         let plan = Plan { sections, price: PRICE, limit, performances: EVENINGS, queue, ..Plan::default() };
         let mut sales = Vec::new();
