@@ -274,6 +274,7 @@ async fn a_standing_area_is_sold_by_numbered_entries() {
     let sold: Vec<String> =
         reservation["seats"].as_array().expect("seats").iter().map(|seat| text(&seat["id"])).collect();
     assert_eq!(sold, ["101-S-0001", "101-S-0003", "A-1-4"]);
+    house.has("sold", &["101-S-0001", "101-S-0003", "A-1-4"]).await;
     let floor = api.get(&format!("{}/seats?section=101&status=sold", house.performance())).send().await.expect(200);
     assert_eq!(floor["items"][1]["id"], "101-S-0003");
     assert_eq!((&floor["items"][1]["row"], &floor["items"][1]["number"]), (&json!("S"), &json!(3)));
