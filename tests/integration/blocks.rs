@@ -10,7 +10,7 @@ use crate::support::arena::{Plan, text};
 use crate::support::{Api, Buyer, Instance, Reply, Sale, World, assert_members, eventually};
 
 /// Entries of the standing area: as many as one order may name.
-const STANDING: u32 = 2_000;
+const STANDING: usize = 2_000;
 /// Longer than any hold or pass lives.
 const LONG: Duration = Duration::from_hours(12);
 
@@ -45,51 +45,54 @@ impl House {
         format!("/v1/admin/performances/{}/blocks", self.sale.performances[0])
     }
 
-    async fn block<S: AsRef<str> + serde::Serialize>(&self, seats: &[S]) -> Reply {
+    async fn block<S: serde::Serialize>(&self, seats: &[S]) -> Reply {
         let call = self.apis[0].post(&self.blocks()).bearer(&self.sale.operator);
         call.json(&json!({"seat_ids": seats})).send().await
     }
 
-    async fn give_back<S: AsRef<str> + serde::Serialize>(&self, seats: &[S]) -> Reply {
+    async fn give_back<S: serde::Serialize>(&self, seats: &[S]) -> Reply {
         let call = self.apis[0].delete(&self.blocks()).bearer(&self.sale.operator);
         call.json(&json!({"seat_ids": seats})).send().await
     }
 
-    /// Somebody inside who holds these seats.
+    /// Somebody inside, with the pass.
     async fn inside(&self) -> (Buyer, String) {
         let buyer = Buyer::new(&self.apis[0]).await;
         let pass = buyer.enter(&self.apis[0], &self.sale).await;
         (buyer, pass)
     }
 
-    /// Seats by status as pages tell it, once both instances read anew.
-    async fn with_status(&self, status: &str) -> Vec<String> {
-        self.world.advance(Duration::from_secs(2));
-        let path = format!("{}/seats?limit=100&status={status}", self.performance());
-        let [one, two] = self.apis.each_ref().map(|api| async { api.get(&path).send().await.expect(200) });
-        let (one, two) = tokio::join!(one, two);
-        let labels =
-            |page: &Value| page["items"].as_array().expect("seats").iter().map(|seat| text(&seat["id"])).collect();
-        let (one, two): (Vec<String>, Vec<String>) = (labels(&one), labels(&two));
-        assert_eq!(one, two, "{status} on both instances");
-        one
+    /// Waits until pages tell on both instances that just these seats have this status.
+    async fn has(&self, status: &str, seats: &[&str]) {
+        let path = &format!("{}/seats?limit=100&status={status}", self.performance());
+        for api in &self.apis {
+            eventually(&format!("{seats:?} to be {status}"), || async {
+                let page = api.get(path).send().await.expect(200);
+                let found = page["items"].as_array().expect("seats").iter();
+                (found.map(|seat| text(&seat["id"])).collect::<Vec<String>>() == seats).then_some(())
+            })
+            .await;
+        }
     }
 
-    /// How many seats are available, and the indices of those that are not, the same on both instances.
-    async fn picture(&self) -> (u64, Vec<usize>) {
+    /// Waits until the picture of both instances shows that just these seats, by their indices, are taken.
+    async fn shows(&self, total: usize, taken: &[usize]) {
         use base64::Engine as _;
-        self.world.advance(Duration::from_secs(2));
-        let mut found = Vec::new();
+        let path = &format!("{}/availability", self.performance());
         for api in &self.apis {
-            let body = api.get(&format!("{}/availability", self.performance())).send().await.expect(200);
-            let taken = base64::engine::general_purpose::STANDARD.decode(text(&body["taken"])).expect("base64");
-            let taken = (0..taken.len() * 8).filter(|index| taken[index / 8] >> (index % 8) & 1 == 1).collect();
-            let grades = body["by_grade"].as_array().expect("grades").iter();
-            assert_eq!(body["available"].as_u64(), grades.map(|grade| grade["available"].as_u64()).sum());
-            found.push((body["available"].as_u64().expect("a number"), taken));
+            eventually(&format!("{} to be taken", taken.len()), || async {
+                let body = api.get(path).send().await.expect(200);
+                let bits = base64::engine::general_purpose::STANDARD.decode(text(&body["taken"])).expect("base64");
+                let found: Vec<usize> =
+                    (0..bits.len() * 8).filter(|index| bits[index / 8] & (1 << (index % 8)) != 0).collect();
+                let grades = body["by_grade"].as_array().expect("grades").iter();
+                let by_grade: Option<u64> = grades.map(|grade| grade["available"].as_u64()).sum();
+                assert_eq!(body["available"].as_u64(), by_grade);
+                assert_eq!(by_grade, u64::try_from(total - found.len()).ok());
+                (found == taken).then_some(())
+            })
+            .await;
         }
-        assert_eq!(found[0], found[1]);
-        found.remove(0)
     }
 
     async fn actions(&self) -> Vec<Value> {
@@ -104,7 +107,6 @@ impl House {
             (format!("/v1/concerts/{}/queue", self.sale.concert), format!("/v1/concerts/{}", self.sale.concert));
         for api in &self.apis {
             eventually(phase, || async {
-                self.world.advance(Duration::from_secs(1));
                 let line = api.get(&line).send().await.expect(200);
                 let concert = api.get(&concert).send().await.expect(200);
                 (line["phase"] == phase && concert["status"] == phase).then_some(())
@@ -128,27 +130,27 @@ async fn blocked_seats_are_out_of_sale_until_they_are_given_back() {
         let refused = buyer.try_hold(api, performance, pass, &["A-1-3", "A-1-2"]).await;
         assert_eq!(refused.expect_problem(409, "seats_taken")["seat_ids"], json!(["A-1-2"]));
     }
-    assert_eq!(house.with_status("sold").await, ["A-1-1", "A-1-2", "A-2-1"]);
-    assert_eq!(house.with_status("held").await, [""; 0]);
-    assert_eq!(house.picture().await, (17, vec![0, 1, 10]));
+    house.has("sold", &["A-1-1", "A-1-2", "A-2-1"]).await;
+    house.has("held", &[]).await;
+    house.shows(20, &[0, 1, 10]).await;
     // What a wiped filter is made from says the same, and no time frees what is blocked.
     house.world.wipe_redis().await;
     house.world.advance(LONG);
-    assert_eq!(house.picture().await, (17, vec![0, 1, 10]));
+    house.shows(20, &[0, 1, 10]).await;
     // Again, with one more: nothing stands in its way.
     house.block(&["A-1-1", "A-1-10"]).await.expect(201);
-    assert_eq!(house.picture().await, (16, vec![0, 1, 9, 10]));
+    house.shows(20, &[0, 1, 9, 10]).await;
 
     for _ in 0..2 {
         assert_eq!(house.give_back(&["A-1-1", "A-1-2", "A-2-5"]).await.status, 204);
-        assert_eq!(house.picture().await, (18, vec![9, 10]));
+        house.shows(20, &[9, 10]).await;
     }
     let (buyer, pass) = house.inside().await;
     let hold = buyer.hold(&house.apis[1], performance, &pass, &["A-1-1", "A-1-2"]).await;
-    assert_eq!(house.with_status("held").await, ["A-1-1", "A-1-2"]);
+    house.has("held", &["A-1-1", "A-1-2"]).await;
     buyer.charge(&house.apis[0], 20_000).await;
     buyer.try_pay(&house.apis[0], &hold, "paid").await.expect(201);
-    assert_eq!(house.with_status("sold").await, ["A-1-1", "A-1-2", "A-1-10", "A-2-1"]);
+    house.has("sold", &["A-1-1", "A-1-2", "A-1-10", "A-2-1"]).await;
     house.close().await;
 }
 
@@ -182,12 +184,12 @@ async fn seats_are_blocked_whole_or_not_at_all() {
     }
     // Nor does giving back take anything from those who have it.
     assert_eq!(house.give_back(&["A-1-2", "A-1-4"]).await.status, 204);
-    assert_eq!(house.picture().await, (17, vec![1, 3, 4]));
-    assert_eq!(house.with_status("sold").await, ["A-1-2"]);
+    house.shows(20, &[1, 3, 4]).await;
+    house.has("sold", &["A-1-2"]).await;
     // A hold that has ended is in nobody's way.
     house.world.advance(Duration::from_secs(301));
     house.block(&["A-1-5"]).await.expect(201);
-    assert_eq!(house.with_status("sold").await, ["A-1-2", "A-1-5"]);
+    house.has("sold", &["A-1-2", "A-1-5"]).await;
     holder.try_pay(api, &hold, "late").await.expect_problem(410, "hold_expired");
     house.close().await;
 }
@@ -206,7 +208,7 @@ async fn a_repeated_key_blocks_once_and_the_log_has_every_order() {
     assert_eq!((first.status, &first.bytes), (201, &repeated.bytes));
     assert_eq!(repeated.header("idempotency-replayed"), Some("true"));
     order(&["A-1-1"]).await.expect_problem(422, "idempotency_key_reused");
-    assert_eq!(house.picture().await, (17, vec![1, 2, 18]));
+    house.shows(20, &[1, 2, 18]).await;
     house.block(&["A-1-2", "A-1-4"]).await.expect(201);
     house.block(&["A-1-2"]).await.expect(201);
 
@@ -252,26 +254,27 @@ async fn a_standing_area_is_sold_by_numbered_entries() {
     let sections = json!([{"code": "101", "name": "Floor", "capacity": STANDING},
         {"code": "A", "name": "Hall", "rows": [{"name": "1", "seats": 4}]}]);
     let house = House::open(&Plan { sections, ..Plan::default() }).await;
-    let (api, performance, total) = (&house.apis[0], &house.sale.performances[0], u64::from(STANDING) + 4);
+    let (api, performance, total) = (&house.apis[0], &house.sale.performances[0], STANDING + 4);
     let map = api.get(&format!("{}/seat-map", house.performance())).send().await.expect(200);
     let rows = map["sections"][0]["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 1);
     let entries: Vec<String> =
         rows[0]["seats"].as_array().expect("entries").iter().map(|one| text(&one["id"])).collect();
-    assert_eq!(entries.len(), STANDING as usize);
+    assert_eq!(entries.len(), STANDING);
     assert_eq!((&*entries[0], &*entries[1999]), ("101-S-0001", "101-S-2000"));
 
     let (buyer, pass) = house.inside().await;
     let unknown = buyer.try_hold(api, performance, &pass, &["101-S-1"]).await.expect_problem(404, "unknown_seat");
     assert_eq!(unknown["seat_ids"], json!(["101-S-1"]));
     let hold = buyer.hold(api, performance, &pass, &["101-S-0003", "101-S-0001", "A-1-4"]).await;
-    assert_eq!(house.with_status("held").await, ["101-S-0001", "101-S-0003", "A-1-4"]);
-    assert_eq!(house.picture().await, (total - 3, vec![0, 2, 2003]));
+    house.has("held", &["101-S-0001", "101-S-0003", "A-1-4"]).await;
+    house.shows(total, &[0, 2, 2003]).await;
     buyer.charge(api, 30_000).await;
     let reservation = buyer.try_pay(api, &hold, "paid").await.expect(201);
     let sold: Vec<String> =
         reservation["seats"].as_array().expect("seats").iter().map(|seat| text(&seat["id"])).collect();
     assert_eq!(sold, ["101-S-0001", "101-S-0003", "A-1-4"]);
+    house.has("sold", &["101-S-0001", "101-S-0003", "A-1-4"]).await;
     let floor = api.get(&format!("{}/seats?section=101&status=sold", house.performance())).send().await.expect(200);
     assert_eq!(floor["items"][1]["id"], "101-S-0003");
     assert_eq!((&floor["items"][1]["row"], &floor["items"][1]["number"]), (&json!("S"), &json!(3)));
@@ -286,11 +289,11 @@ async fn a_standing_area_is_sold_by_numbered_entries() {
     cancel.key("cancelled").send().await.expect(200);
     let blocked = house.block(&entries).await.expect(201);
     assert_eq!(blocked["seat_ids"], json!(entries));
-    assert_eq!(house.picture().await.0, 4);
+    house.shows(total, &(0..2000).collect::<Vec<_>>()).await;
     // Every other one comes back, which is more than one entry of the log can tell.
     let odd: Vec<&String> = entries.iter().step_by(2).collect();
     assert_eq!(house.give_back(&odd).await.status, 204);
-    assert_eq!(house.picture().await, (1004, (0..1000).map(|number| 2 * number + 1).collect()));
+    house.shows(total, &(1..2000).step_by(2).collect::<Vec<_>>()).await;
     let actions = house.actions().await;
     let noted = actions.iter().rev().flat_map(|one| one["details"]["first_and_last"].as_array().expect("runs"));
     let noted: Vec<&Value> = noted.collect();
