@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn text(len: usize) -> String {
-        (0..).map(|n: u32| n.to_string()).flat_map(|word| word.into_bytes()).take(len).map(char::from).collect()
+        (0..).map(|n: u32| n.to_string()).flat_map(String::into_bytes).take(len).map(char::from).collect()
     }
 
     #[test]
