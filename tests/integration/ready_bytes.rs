@@ -14,9 +14,13 @@ use crate::support::{Api, Sale, World, eventually};
 
 const CODINGS: [&str; 2] = ["gzip", "br"];
 
-/// A hall whose map is a large body, and whose availability is a small one that is worth packing.
-fn hall() -> Plan {
-    let rows: Vec<Value> = (1..=100).map(|row| json!({"name": row.to_string(), "seats": 100})).collect();
+/// Rows of a hundred seats whose map is a large body.
+const LARGE_MAP: u32 = 20;
+/// And whose availability is worth packing besides.
+const LARGE_HALL: u32 = 80;
+
+fn hall(rows: u32) -> Plan {
+    let rows: Vec<Value> = (1..=rows).map(|row| json!({"name": row.to_string(), "seats": 100})).collect();
     Plan { sections: json!([{"code": "A", "name": "Hall", "rows": rows}]), ..Plan::default() }
 }
 
@@ -34,7 +38,7 @@ async fn packed_bodies_say_what_plain_ones_say() {
     let world = World::new().await;
     let one = world.instance().await;
     let api = Api::over(&[&one]);
-    let sale = Sale::new(&api, &one, &hall()).await;
+    let sale = Sale::new(&api, &one, &hall(LARGE_HALL)).await;
     let evening = &sale.performances[0];
     for path in [format!("/v1/performances/{evening}/seat-map"), format!("/v1/performances/{evening}/availability")] {
         let plain = api.get(&path).send().await;
@@ -80,7 +84,7 @@ async fn a_second_read_packs_nothing_even_where_the_cache_is_off() {
     for enabled in ["true", "false"] {
         let one = world.instance_with(&[("FRONTROW__CACHE__ENABLED", enabled)]).await;
         let api = Api::over(&[&one]);
-        let sale = Sale::new(&api, &one, &hall()).await;
+        let sale = Sale::new(&api, &one, &hall(LARGE_MAP)).await;
         let id: PerformanceId = sale.performances[0].parse().expect("an id");
         for coding in CODINGS {
             let read = async || -> Option<Bytes> {
