@@ -35,6 +35,12 @@ test-crowd: ## lobby, draw and waiting with 100,000 buyers (CROWD=), in a releas
 	FRONTROW_CROWD=$(or $(CROWD),100000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --release --test integration \
 	  -- --nocapture lobby::a_large_lobby waiting::waiting_costs
 
+.PHONY: test-long
+test-long: ## the model test of holds with 10,000 cases (CASES=)
+	scripts/setup.sh test
+	FRONTROW_HOLD_CASES=$(or $(CASES),10000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --test integration \
+	  -- --nocapture hold_model::
+
 .PHONY: test-losses
 test-losses: ## each loss of a store with 500 clients and an outage of 30 s, one after the other (CLIENTS=, ENGINE=)
 	scripts/setup.sh $(if $(filter mariadb,$(ENGINE)),mariadb,test)
