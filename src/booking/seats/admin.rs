@@ -57,7 +57,7 @@ async fn block(
     KeyedBody { key, body }: KeyedBody<BlockBody>,
 ) -> Result<Answer, Problem> {
     let seat_ids = body.checked()?;
-    blocks.block(Order { operator: session.user, performance, seat_ids }, key).await
+    Box::pin(blocks.block(Order { operator: session.user, performance, seat_ids }, key)).await
 }
 
 /// Puts house seats on sale again. Seats that are not blocked stay as they are, so that a repeat is harmless.
