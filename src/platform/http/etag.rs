@@ -33,7 +33,7 @@ static TURN: Semaphore = Semaphore::const_new(1);
 #[derive(Clone, Debug)]
 pub struct Cached(Arc<Forms>);
 
-/// The same body in several codings; nothing in them where the form is no smaller than the next worse one.
+/// The same body in several codings; nothing in them where the form is not smaller.
 #[derive(Debug)]
 struct Forms {
     etag: HeaderValue,
@@ -76,11 +76,11 @@ impl Forms {
         }
     }
 
-    /// What a form is kept below: brotli's below gzip's, where that is known.
+    /// What a form is kept below: of what lasts, brotli's below gzip's, which is made first.
     fn bound(&self, coding: Coding) -> usize {
-        let next = match coding {
-            Coding::Brotli => self.gzip.get().and_then(Option::as_ref),
-            Coding::Gzip => None,
+        let next = match (coding, self.effort) {
+            (Coding::Brotli, Effort::Lasting) => self.gzip.get().and_then(Option::as_ref),
+            _ => None,
         };
         next.unwrap_or(&self.plain).len()
     }
