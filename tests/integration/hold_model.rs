@@ -108,6 +108,8 @@ struct Stage {
     instances: [Instance; 2],
     redis: Client,
     sales: Vec<Sale>,
+    /// Four for each case.
+    buyers: Vec<Buyer>,
 }
 
 impl Stage {
@@ -127,7 +129,12 @@ impl Stage {
             sales.push(Sale::new(&api, &instances[0], &plan).await);
         }
         let redis = world.redis().await;
-        Self { world, instances, redis, sales }
+        let count = cases * u32::try_from(USERS).expect("small");
+        let buyers = Buyer::many(&instances[0].state, count).await;
+        for part in buyers.chunks(500) {
+            Buyer::endow(&instances[0].state, part, 100 * PRICE).await;
+        }
+        Self { world, instances, redis, sales, buyers }
     }
 }
 
@@ -151,8 +158,7 @@ impl<'s> Run<'s> {
         let sale = &stage.sales[(number / EVENINGS) as usize % stage.sales.len()];
         let performance = sale.performances[(number % EVENINGS) as usize].parse().expect("an id");
         let state = &stage.instances[0].state;
-        let buyers = Buyer::many(state, u32::try_from(USERS).expect("small")).await;
-        Buyer::endow(state, &buyers, 100 * PRICE).await;
+        let buyers = &stage.buyers[number as usize * USERS..][..USERS];
         let users: Vec<UserId> = buyers.iter().map(|buyer| UserId(buyer.id.parse().expect("an id"))).collect();
         let mut sql = stage.world.sql().await;
         let concert = sale.concert.parse().expect("an id");
@@ -390,6 +396,9 @@ impl<'s> Run<'s> {
         })
         .await;
         self.doubtful.clear();
+        // Pictures from before are not believed any more.
+        self.stage.world.advance(Duration::from_secs(1));
+        self.clear_margins();
         Ok(())
     }
 
