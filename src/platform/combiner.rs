@@ -212,7 +212,7 @@ impl<W: Work> Inner<W> {
         let mut batch = Batch { requests: Vec::new(), callers: Vec::new() };
         let mut later = VecDeque::new();
         for one in std::mem::take(&mut lane.waiting) {
-            if one.group == group && batch.requests.len() < self.bounds.batch_max {
+            if one.group == group && batch.requests.len() < self.bounds.batch_max.max(1) {
                 WAIT.with_label_values(&[W::NAME]).observe(one.since.elapsed().as_secs_f64());
                 batch.requests.push(one.request);
                 batch.callers.push(one.caller);
@@ -246,7 +246,8 @@ impl<W: Work> Inner<W> {
 
     /// Each request of a batch in a transaction of its own.
     async fn split(&self, batch: Batch<W>) {
-        let alone = batch.requests.into_iter().zip(batch.callers).map(|(request, caller)| async {
+        let waiting = batch.requests.into_iter().zip(batch.callers).filter(|(_, caller)| !caller.is_closed());
+        let alone = waiting.map(|(request, caller)| async {
             let batch = Batch { requests: vec![request], callers: vec![caller] };
             let result = self.run(batch.requests.clone()).await;
             self.tell(batch, result).await;
@@ -271,26 +272,42 @@ impl<W: Work> Inner<W> {
         }
     }
 
-    /// Runs a batch in one transaction; once more where it turns out that the first one was never committed.
+    /// Runs a batch in one transaction; once more where it turns out that a commit was lost, or that somebody has just written
+    /// a row which a request that is alone can find now.
     async fn run(&self, requests: Vec<Arc<W::Request>>) -> Result<Answers<W::Answer>, Problem> {
         let requests = Arc::new(requests);
-        let problem = match self.run_once(&requests).await {
+        let (result, is_lost) = self.run_known(&requests).await;
+        match result {
+            Err(problem) if is_lost || requests.len() == 1 && problem.fault() == Some(Fault::Duplicate) => {
+                tracing::debug!(work = W::NAME, %problem, "a batch runs once more");
+                self.run_known(&requests).await.0
+            }
+            known => known,
+        }
+    }
+
+    /// Runs a batch once. A failure that is not marked as unanswered had no effect. Tells, too, whether it failed because its
+    /// commit never arrived.
+    async fn run_known(&self, requests: &Arc<Vec<Arc<W::Request>>>) -> (Result<Answers<W::Answer>, Problem>, bool) {
+        let problem = match self.run_once(requests).await {
             Err(problem) if problem.is_unanswered() => problem,
-            known => return known,
+            known => return (known, false),
         };
-        let found = self.find_out(&requests).await;
+        let found = self.find_out(requests).await;
         let result = match &found {
             Ok(Some(_)) => "committed",
             Ok(None) => "not_committed",
             Err(_) => "unknown",
         };
         FOUND_OUT.with_label_values(&[W::NAME, result]).inc();
-        match found {
+        // What took too long would do so again.
+        let is_lost = matches!(found, Ok(None)) && problem.code() != &codes::TIMED_OUT;
+        let result = match found {
             Ok(Some(answers)) => Ok(answers),
-            // What took too long once would do so again.
-            Ok(None) if problem.code() != &codes::TIMED_OUT => self.run_once(&requests).await,
-            _ => Err(problem),
-        }
+            Ok(None) => Err(problem.without_effect()),
+            Err(_) => Err(problem),
+        };
+        (result, is_lost)
     }
 
     async fn run_once(&self, requests: &Arc<Vec<Arc<W::Request>>>) -> Result<Answers<W::Answer>, Problem> {
@@ -318,5 +335,6 @@ impl<W: Work> Inner<W> {
 /// Whether what failed may be the doing of a single request. Where the database is away or full, nobody is to blame.
 fn is_of_one(problem: &Problem) -> bool {
     let is_away = matches!(problem.fault(), Some(Fault::Disconnected | Fault::ReadOnly | Fault::Exhausted));
-    !is_away
+    // What may have taken effect must not be tried again request by request.
+    !is_away && !problem.is_unanswered()
 }

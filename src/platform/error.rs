@@ -234,6 +234,13 @@ impl Problem {
         self
     }
 
+    /// Remembers that it was found out: nothing took effect.
+    #[must_use]
+    pub fn without_effect(mut self) -> Self {
+        self.0.is_unanswered = false;
+        if self.0.code == &codes::TIMED_OUT { self.recoded(&codes::OVERLOADED) } else { self }
+    }
+
     /// Whether it may have taken effect all the same.
     #[must_use]
     pub fn is_unanswered(&self) -> bool {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sqlx::Row as _;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::db::{Body, Conn, Db, Text, parts, rows, union_all};
@@ -37,6 +38,8 @@ const INSERT_STORED: &str = "INSERT INTO idempotency_keys (user_id, request_key,
 
 /// Of a stored answer's row as text, all but its body.
 const ROW_LEN: usize = 800;
+/// Refused requests that look their keys up at the same time: they must not take the pool from those that take effect.
+const RECALLS_MAX: usize = 4;
 
 type Running = Arc<Mutex<HashSet<(Uuid, String)>>>;
 
@@ -45,6 +48,7 @@ type Running = Arc<Mutex<HashSet<(Uuid, String)>>>;
 pub struct Idempotency {
     db: Db,
     running: Running,
+    recalls: Arc<Semaphore>,
 }
 
 /// Marks a key as running on this instance until dropped.
@@ -82,7 +86,7 @@ impl Idempotency {
     /// Over this database.
     #[must_use]
     pub fn new(db: Db) -> Self {
-        Self { db, running: Arc::default() }
+        Self { db, running: Arc::default(), recalls: Arc::new(Semaphore::new(RECALLS_MAX)) }
     }
 
     /// Runs `body` in one transaction with the request's key, or gives the stored answer.
@@ -138,6 +142,7 @@ impl Idempotency {
     /// # Errors
     /// Where MySQL does not answer.
     pub async fn recall(&self, request: Arc<Begun>) -> Result<Option<Before>, Problem> {
+        let _place = self.recalls.acquire().await.map_err(Problem::internal)?;
         let recall = self.db.read("idempotency.recall", request, |conn, request| {
             Box::pin(async move { Ok(request.before(&list_stored(conn, &[request.as_ref()]).await?)) })
         });
@@ -201,11 +206,14 @@ async fn list_stored(conn: &mut Conn, requests: &[&Begun]) -> Result<Vec<Stored>
     if requests.is_empty() {
         return Ok(Vec::new());
     }
-    let offset = conn.offset_micros();
-    let text = requests.iter().fold(Text::new(union_all(FIND_STORED, requests.len())), |text, request| {
-        text.bind(&offset).bind(&request.user).bind(request.key.as_bytes())
-    });
-    text.list(conn).await
+    let (offset, mut stored) = (conn.offset_micros(), Vec::new());
+    for part in parts(requests, |request| 2 * request.key.len() + ROW_LEN) {
+        let text = part.iter().fold(Text::new(union_all(FIND_STORED, part.len())), |text, request| {
+            text.bind(&offset).bind(&request.user).bind(request.key.as_bytes())
+        });
+        stored.extend(text.list::<Stored>(conn).await?);
+    }
+    Ok(stored)
 }
 
 impl Begun {

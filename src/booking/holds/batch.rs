@@ -8,10 +8,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use serde_json::json;
 
 use super::domain::{HeldSeat, Hold, HoldId, HoldStatus, MadeHold, SEAT_LIMIT_EXCEEDED};
+use super::marks::Marks;
 use super::store::{self, NewHold};
 use crate::accounts::UserId;
 use crate::booking::reservations;
@@ -42,6 +43,7 @@ pub(super) struct Wanted {
     pub arrangement: Option<Arrangement>,
     pub hold_for: Duration,
     pub begun: Option<Arc<Begun>>,
+    pub marks: Marks,
     pub verdict: Mutex<Option<Verdict>>,
     /// The buyer's other writes wait until this is done.
     pub _turn: Turn,
@@ -53,17 +55,24 @@ pub(super) struct Verdict {
     answer: Result<Answer, Problem>,
     /// The end of the hold, where one was made.
     until: Option<Timestamp>,
+    /// Seats that others have.
+    lost: Vec<u32>,
 }
 
 impl Wanted {
-    fn set(&self, verdict: Verdict) {
-        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
+    fn set(&self, verdict: Option<Verdict>) {
+        *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
+    }
+
+    fn lost(&self) -> Vec<u32> {
+        let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        verdict.as_ref().map(|verdict| verdict.lost.clone()).unwrap_or_default()
     }
 
     /// The last verdict's answer, and whether a hold was made.
     fn verdict(&self) -> Option<(Result<Answer, Problem>, Option<Timestamp>)> {
         let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
-        let Verdict { answer, until } = verdict.as_ref()?;
+        let Verdict { answer, until, .. } = verdict.as_ref()?;
         Some((copy(answer), *until))
     }
 }
@@ -88,9 +97,15 @@ impl Work for HoldSeats {
 
     fn run<'c>(conn: &'c mut Conn, batch: &'c [Arc<Wanted>]) -> BoxFuture<'c, Result<Answers<Answer>, Problem>> {
         Box::pin(async move {
+            // What an earlier run decided says nothing of this one.
+            for one in batch {
+                one.set(None);
+            }
             let mut round = Round { batch, open: (0..batch.len()).collect(), verdicts: HashMap::new() };
+            // Locked first: a request that another instance is doing at this moment is found once its transaction has ended.
+            let (now, live) = round.lock_passes(conn).await?;
             round.repeat(conn).await?;
-            let now = round.check_passes(conn).await?;
+            round.refuse(|one| (!live.contains(&one.pass)).then(pass::expired));
             round.check_sale(conn, now).await?;
             round.check_limits(conn, now).await?;
             round.take(conn, now).await?;
@@ -116,15 +131,25 @@ impl Work for HoldSeats {
 
     fn ended<'a>(&'a self, batch: &'a [Arc<Wanted>], answers: &'a Answers<Answer>) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let made = batch.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
-            let held = made.filter_map(|(one, _)| {
-                let (_, until) = one.verdict()?;
-                Some(Change::Held { seats: one.seats.iter().map(|seat| seat.number).collect(), until: until? })
-            });
-            let held: Vec<Change> = held.collect();
-            if let (Some(first), false) = (batch.first(), held.is_empty()) {
-                self.filter.settle(first.hall, &held).await;
+            let (mut held, mut back) = (Vec::new(), Vec::new());
+            for (one, answer) in batch.iter().zip(answers) {
+                match (answer, one.verdict().and_then(|(_, until)| until)) {
+                    (Ok(answer), Some(until)) if !answer.replayed => {
+                        one.marks.keep();
+                        held.push(Change::Held { seats: one.marks.seats.clone(), until });
+                    }
+                    (Err(problem), _) if problem.is_unanswered() => one.marks.leave(),
+                    (Err(problem), _) if problem.code() == &SEATS_TAKEN => back.push((one, one.lost())),
+                    _ => back.push((one, Vec::new())),
+                }
             }
+            let giving_back = join_all(back.iter().map(|(one, lost)| one.marks.give_back(lost)));
+            let telling = async {
+                if let (Some(first), false) = (batch.first(), held.is_empty()) {
+                    self.filter.settle(first.hall, &held).await;
+                }
+            };
+            tokio::join!(giving_back, telling);
         })
     }
 }
@@ -139,7 +164,7 @@ struct Round<'b> {
 
 impl Round<'_> {
     fn settle(&mut self, at: usize, answer: Result<Answer, Problem>) {
-        self.verdicts.insert(at, Verdict { answer, until: None });
+        self.verdicts.insert(at, Verdict { answer, until: None, lost: Vec::new() });
     }
 
     /// Refuses those of the open requests for which `refusal` has one.
@@ -171,13 +196,12 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Locks the passes, and tells the database's present instant.
-    async fn check_passes(&mut self, conn: &mut Conn) -> Result<Timestamp, Problem> {
+    /// Locks the passes. Tells the database's present instant, and which of them are live.
+    async fn lock_passes(&self, conn: &mut Conn) -> Result<(Timestamp, HashSet<PassId>), Problem> {
         let mut passes: Vec<PassId> = self.waiting().map(|one| one.pass).collect();
         passes.sort_unstable();
-        let (now, live) = pass::lock_live(conn, &passes).await?;
-        self.refuse(|one| (!live.contains(&one.pass)).then(pass::expired));
-        Ok(now)
+        passes.dedup();
+        pass::lock_live(conn, &passes).await
     }
 
     async fn check_sale(&mut self, conn: &mut Conn, now: Timestamp) -> Result<(), Problem> {
@@ -221,8 +245,9 @@ impl Round<'_> {
         wanted.sort_unstable();
         wanted.dedup();
         let Some(hall) = self.waiting().next().map(|one| one.hall) else { return Ok(()) };
-        let mut free: HashSet<u32> =
+        let locked: HashSet<u32> =
             seats::store::list_free_for_update(conn, hall.performance, &wanted).await?.into_iter().collect();
+        let mut free = locked.clone();
         self.refuse(|one| {
             let taken = one.seats.iter().filter(|seat| !free.contains(&seat.number)).map(|seat| seat.id.as_str());
             let taken: Vec<&str> = taken.collect();
@@ -234,7 +259,16 @@ impl Round<'_> {
             }
             None
         });
+        self.note_lost(&locked);
         self.write(conn, hall, now).await
+    }
+
+    /// Notes for each refused request which of its seats others have outside of this batch.
+    fn note_lost(&mut self, locked: &HashSet<u32>) {
+        for (at, verdict) in self.verdicts.iter_mut().filter(|(_, verdict)| verdict.answer.is_err()) {
+            let seats = self.batch[*at].seats.iter().map(|seat| seat.number);
+            verdict.lost = seats.filter(|seat| !locked.contains(seat)).collect();
+        }
     }
 
     async fn write(&mut self, conn: &mut Conn, hall: Hall, now: Timestamp) -> Result<(), Problem> {
@@ -247,7 +281,7 @@ impl Round<'_> {
             let hold = Hold::new(one.id, HoldStatus::Held, hall.performance, one.seats.clone(), amount, until);
             let made = MadeHold { hold, leaves_orphan: one.leaves_orphan, arrangement: one.arrangement };
             let answer = Answer::json(CREATED, &made)?;
-            self.verdicts.insert(at, Verdict { answer: Ok(answer), until: Some(until) });
+            self.verdicts.insert(at, Verdict { answer: Ok(answer), until: Some(until), lost: Vec::new() });
             holds.push(NewHold {
                 id: one.id,
                 user: one.user,
@@ -290,7 +324,7 @@ impl Round<'_> {
             let verdict = self.verdicts.remove(&at);
             let verdict = verdict.ok_or_else(|| Problem::internal(anyhow::anyhow!("a request without a verdict")))?;
             answers.push(copy(&verdict.answer));
-            one.set(verdict);
+            one.set(Some(verdict));
         }
         Ok(answers)
     }

@@ -11,6 +11,7 @@
 mod batch;
 pub mod domain;
 pub mod http;
+mod marks;
 mod service;
 pub mod store;
 mod taking;

@@ -2,6 +2,7 @@
 //!
 //! The best seats are chosen in memory and then taken like named ones. Where another instance was faster, others are chosen.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,16 +10,15 @@ use serde_json::json;
 
 use super::batch::Wanted;
 use super::domain::{HeldSeat, HoldId};
+use super::marks::Marks;
 use super::service::{Asked, Inner, Request};
 use crate::accounts::UserId;
 use crate::booking::seats::best::{self, Arrangement, Ask, Choice};
-use crate::booking::seats::bits::Bits;
 use crate::booking::seats::filter::{Claimed, Hall};
 use crate::booking::seats::picker::Picker;
 use crate::booking::seats::{NOT_ENOUGH_SEATS, SEATS_TAKEN, UNKNOWN_SEAT};
 use crate::catalog::domain::Concert;
 use crate::catalog::{Seat, SeatMap};
-use crate::platform::clock::Timestamp;
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::Answer;
 use crate::platform::idempotency::Begun;
@@ -53,20 +53,6 @@ impl From<Choice> for Pick {
     }
 }
 
-/// Why seats were not taken.
-enum Refusal {
-    /// Somebody has some of them. What is known to be taken at that moment, if it was told.
-    Taken(Problem, Option<(Bits, Timestamp)>),
-    Other(Problem),
-}
-
-impl Refusal {
-    fn problem(self) -> Problem {
-        let (Self::Taken(problem, _) | Self::Other(problem)) = self;
-        problem
-    }
-}
-
 impl Inner {
     /// Takes the seats that a request asks for, all or none.
     pub(super) async fn take(&self, request: Request, begun: Option<Arc<Begun>>) -> Result<Answer, Problem> {
@@ -88,58 +74,31 @@ impl Inner {
         let seats = numbers(&taker.map, labels)?;
         let taken = self.parts.seats.get_board(taker.hall.performance).await?;
         let leaves_orphan = best::leaves_orphan(taker.picker.plan(), taken.board.taken(), &seats);
-        let pick = Pick { seats, leaves_orphan, arrangement: None };
-        let answer = self.try_to_take(taker, &pick).await.map_err(Refusal::problem)?;
-        taker.picker.settled(&pick.seats, self.parts.clock.now());
-        Ok(answer)
+        self.try_to_take(taker, Pick { seats, leaves_orphan, arrangement: None }).await
     }
 
     async fn take_best(&self, taker: &Taker, quantity: u32, grade: Option<&str>) -> Result<Answer, Problem> {
         if grade.is_some_and(|code| !taker.picker.plan().has_grade(code)) {
             return Err(Problem::invalid_body("best_available.grade", "the concert has no such grade"));
         }
-        let mut last = Problem::new(&NOT_ENOUGH_SEATS);
+        let ask = Ask { quantity, grade };
         for choice in 0..CHOICES_MAX {
-            let ask = Ask { quantity, grade };
             // Who has lost looks further and further away from where everybody looks first.
             let variety = if choice == 0 { 0 } else { rand::random_range(0..1 << choice.min(6)) };
-            let chosen = taker.picker.choose(ask, variety, self.parts.clock.now());
-            let Some(pick) = chosen.map(Pick::from) else { return Err(Problem::new(&NOT_ENOUGH_SEATS)) };
-            last = match self.try_to_take(taker, &pick).await {
-                Ok(answer) => {
-                    taker.picker.settled(&pick.seats, self.parts.clock.now());
-                    return Ok(answer);
-                }
-                Err(Refusal::Taken(problem, known)) => {
-                    match known {
-                        Some((taken, as_of)) => taker.picker.refresh(&taken, as_of),
-                        // One of them has somebody: the next picture tells which.
-                        None => taker.picker.settled(&pick.seats, self.parts.clock.now()),
-                    }
-                    taker.picker.gave_up(&pick.seats);
-                    problem
-                }
-                Err(Refusal::Other(problem)) => {
-                    taker.picker.gave_up(&pick.seats);
-                    return Err(problem);
-                }
-            };
+            let Some(choice) = taker.picker.choose(ask, variety, self.parts.clock.now()) else { break };
+            match self.try_to_take(taker, Pick::from(choice)).await {
+                Err(problem) if problem.code() == &SEATS_TAKEN => {}
+                other => return other,
+            }
         }
-        Err(last)
+        Err(Problem::new(&NOT_ENOUGH_SEATS))
     }
 
     /// Takes these seats if nobody has them.
-    async fn try_to_take(&self, taker: &Taker, pick: &Pick) -> Result<Answer, Refusal> {
+    async fn try_to_take(&self, taker: &Taker, pick: Pick) -> Result<Answer, Problem> {
         let parts = &self.parts;
-        let turn = parts.db.turn_of(taker.user.0).await.map_err(Refusal::Other)?;
-        let asked_at = parts.clock.now();
-        let claim = match Box::pin(parts.filter.claim(taker.hall, &pick.seats)).await {
-            Claimed::Granted(claim) => Some(claim),
-            Claimed::Refused { seats, taken } => {
-                return Err(Refusal::Taken(seats_taken(&taker.map, &seats), Some((taken, asked_at))));
-            }
-            Claimed::Unknown => None,
-        };
+        let turn = parts.db.turn_of(taker.user.0).await?;
+        let marks = self.mark(taker, &pick).await?;
         let wanted = Wanted {
             id: HoldId::new(),
             user: taker.user,
@@ -151,19 +110,41 @@ impl Inner {
             arrangement: pick.arrangement,
             hold_for: Duration::from_secs(parts.settings.hold_secs),
             begun: taker.begun.clone(),
+            marks,
             verdict: Mutex::default(),
             _turn: turn,
         };
         let submitted = self.combiner.submit(taker.hall.performance.0, wanted);
-        let problem = match parts.latencies.time(submitted).await {
-            Ok(answer) => return Ok(answer),
-            Err(problem) => problem,
+        parts.latencies.time(submitted).await
+    }
+
+    /// Marks the seats for this request, unless the filter knows that they cannot be had.
+    async fn mark(&self, taker: &Taker, pick: &Pick) -> Result<Marks, Problem> {
+        let (filter, clock, hall) = (self.parts.filter.clone(), self.parts.clock.clone(), taker.hall);
+        let mut marks = Marks {
+            filter: filter.clone(),
+            picker: taker.picker.clone(),
+            clock: clock.clone(),
+            seats: pick.seats.clone(),
+            is_chosen: pick.arrangement.is_some(),
+            claim: None,
+            is_over: AtomicBool::new(false),
         };
-        // Where it is not known whether the hold was made, the marks end by themselves.
-        if let Some(claim) = claim.filter(|_| !problem.is_unanswered()) {
-            parts.filter.give_back(&claim).await;
-        }
-        Err(if problem.code() == &SEATS_TAKEN { Refusal::Taken(problem, None) } else { Refusal::Other(problem) })
+        // In a task of its own: of a client that goes away in between, the marks are known to somebody who gives them back.
+        let marking = tokio::spawn(async move {
+            let asked_at = clock.now();
+            match filter.claim(hall, &marks.seats).await {
+                Claimed::Granted(claim) => marks.claim = Some(claim),
+                Claimed::Refused { seats, taken } => {
+                    marks.picker.refresh(&taken, asked_at);
+                    return Err(seats);
+                }
+                Claimed::Unknown => {}
+            }
+            Ok(marks)
+        });
+        let marked = marking.await.map_err(Problem::internal)?;
+        marked.map_err(|refused| seats_taken(&taker.map, &refused))
     }
 }
 

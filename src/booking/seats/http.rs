@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::board::{BoardView, SeatStatus};
 use super::service::Seats;
-use crate::catalog::PerformanceId;
+use crate::catalog::{PerformanceId, Seat};
 use crate::platform::error::{Problem, ProblemBody};
 use crate::platform::http::{Cached, Headers, Id, Page, PageParams, Params};
 use crate::platform::money::Money;
@@ -83,12 +83,12 @@ async fn list(
     let map = seats.catalog().get_seat_map(performance).await?;
     let board = seats.get_board(performance).await?.board;
     let first = page.after.map_or(0, |after| after as usize + 1);
-    let is_wanted = |seat: &SeatView| {
-        filter.section.as_ref().is_none_or(|section| *section == seat.section)
-            && filter.grade.as_ref().is_none_or(|grade| *grade == seat.grade)
-            && filter.status.is_none_or(|status| status == seat.status)
+    let is_wanted = |seat: &&Seat| {
+        filter.section.as_ref().is_none_or(|section| **section == *seat.section)
+            && filter.grade.as_ref().is_none_or(|grade| **grade == *seat.grade)
+            && filter.status.is_none_or(|status| status == board.status(seat.index))
     };
-    let found = map.seats().iter().skip(first).map(|seat| SeatView {
+    let found = map.seats().iter().skip(first).filter(is_wanted).take(page.fetch() as usize).map(|seat| SeatView {
         id: seat.label.clone(),
         index: seat.index,
         section: seat.section.to_string(),
@@ -98,6 +98,6 @@ async fn list(
         price: seat.price,
         status: board.status(seat.index),
     });
-    let found = found.filter(is_wanted).take(page.fetch() as usize).collect();
+    let found = found.collect();
     Ok(Cached::json(&Page::of(found, &page, |seat: &SeatView| seat.index), "no-cache")?.answer(&headers))
 }

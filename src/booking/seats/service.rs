@@ -1,6 +1,7 @@
 //! Pictures of performances, read at most once an interval, whatever the number of readers: from the seat filter, or from
 //! MySQL where the filter does not know.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Shown {
 struct Slot {
     newest: RwLock<Option<Shown>>,
     picker: OnceLock<Arc<Picker>>,
+    /// Readings that ended.
+    readings: AtomicU64,
     reading: Mutex<Option<Known>>,
 }
 
@@ -129,12 +132,17 @@ impl Seats {
         let map = self.catalog.get_seat_map(performance).await?;
         let hall = Hall { concert, performance, seats_total: map.seats_total() };
         let slot = self.slots.get_with(performance, Arc::default);
+        let before = slot.readings.load(Ordering::Acquire);
         let mut known = slot.reading.lock().await;
-        if let Some(shown) = fresh(&slot, self.clock.now(), max_age) {
+        // Who waited takes what was read meanwhile, however long that took.
+        let was_read = slot.readings.load(Ordering::Acquire) > before;
+        let limit = if was_read { Duration::MAX } else { max_age };
+        if let Some(shown) = fresh(&slot, self.clock.now(), limit) {
             return Ok(shown);
         }
         let shown = self.read(hall, &map, &slot, &mut known).await?;
         *slot.newest.write().unwrap_or_else(PoisonError::into_inner) = Some(shown.clone());
+        slot.readings.fetch_add(1, Ordering::AcqRel);
         Ok(shown)
     }
 

@@ -26,7 +26,8 @@ const HOLD_ROW_LEN: usize = 120;
 const RELEASE: &str =
     "UPDATE seats SET hold_id = NULL, held_until = NULL WHERE performance_id = ? AND hold_id = ? AND seat_no IN (?)";
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
-     WHERE performance_id = ? AND hold_id = ? AND reservation_id IS NULL AND seat_no IN (?)";
+     WHERE performance_id = ? AND hold_id = ? AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+     AND reservation_id IS NULL AND seat_no IN (?)";
 const TAKE_BACK: &str =
     "UPDATE seats SET reservation_id = NULL WHERE performance_id = ? AND reservation_id = ? AND seat_no IN (?)";
 
@@ -108,7 +109,8 @@ pub async fn release(conn: &mut Conn, performance: PerformanceId, hold: HoldId, 
     Ok(())
 }
 
-/// Sells those of the seats that the hold still has. Returns how many.
+/// Sells those of the seats that the hold still has: it must not have ended while its payment waited for a lock, as whoever
+/// counts the buyer's seats meanwhile leaves it out. Returns how many.
 ///
 /// # Errors
 /// Where the statement fails.
@@ -119,8 +121,9 @@ pub async fn sell(
     reservation: ReservationId,
     seats: &[u32],
 ) -> Result<u64, Problem> {
+    let offset = conn.offset_micros();
     let text = in_list(SELL, seats.len());
-    let mut query = sqlx::query(AssertSqlSafe(text)).bind(reservation).bind(performance).bind(hold);
+    let mut query = sqlx::query(AssertSqlSafe(text)).bind(reservation).bind(performance).bind(hold).bind(offset);
     for seat in seats {
         query = query.bind(*seat);
     }

@@ -24,7 +24,7 @@ for i = 3, #ARGV, 4 do
     else
       local over = end_of(seat)
       -- A request may be on its way with it; if not, it is free by itself.
-      if not over or over > now + mark then
+      if not over or over <= now or over > now + mark then
         free(seat)
         freed = freed + 1
       end
