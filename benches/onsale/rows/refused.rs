@@ -1,8 +1,8 @@
 //! Holds that are refused because a seat is taken, against a handler that runs one script and returns ready bytes; and how
 //! many statements they cost the database.
 //!
-//! Half of the hall is taken, and each request names a seat that is and one that is not. That every answer was a refusal for
-//! its seat, and was given by the seat filter, is checked.
+//! Half of the hall is taken, and each request names a seat that is and one that is not. That every answer was a refusal is
+//! checked, and told how many of them the seat filter gave: while it does not answer, MySQL is asked.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
     let Refusals { path, values } = stage.perform(&Task::Refusals { hall, count: BUYERS }).await?;
     make_alike(stage, &path, &values[0]).await?;
     let values = stage.values("refusals", values.iter())?;
-    let mut statements = Vec::new();
+    let (mut statements, mut by_filter) = (Vec::new(), Vec::new());
     let pairs = interleaved(&stage.pace, async |side| {
         let load = Load {
             connections: CONNECTIONS as usize,
@@ -48,13 +48,15 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
         let (refused, before, started) = (stage.metric(REFUSED).await?, stage.statements().await?, Instant::now());
         let measured = stage.run_refused(&load).await?;
         let (secs, after) = (started.elapsed().as_secs_f64(), stage.statements().await?);
-        let (answers, by_filter) = (measured.0.requests, stage.metric(REFUSED).await? - refused);
-        let under_way = f64::from(CONNECTIONS);
-        ensure!((answers..=answers + under_way).contains(&by_filter), "{answers} refusals, {by_filter} by the filter");
+        let answers = measured.0.requests;
+        by_filter.push((stage.metric(REFUSED).await? - refused) / answers);
         statements.push((after - before - idle * secs) / answers);
         Ok(measured)
     });
     let pairs = pairs.await?;
+    // What was measured for warmth does not count.
+    statements.remove(0);
+    by_filter.remove(0);
     let rates = || pairs.iter().map(|pair| pair.map(|(run, _)| run.rate));
     let costs = || pairs.iter().map(|pair| pair.map(|(run, cpu)| cpu * 1e6 / run.requests));
     let (ours, theirs): (Vec<f64>, Vec<f64>) = rates().unzip();
@@ -82,7 +84,7 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
             digits: 4,
             // Of what the server does besides now and then, more may fall into one half than into the other.
             objective: Objective::AtMost(0.001),
-            behind: String::new(),
+            behind: format!("{:.2} % of the answers were the seat filter's", 100.0 * median(by_filter).min(1.0)),
         },
     ]))
 }

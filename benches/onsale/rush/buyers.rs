@@ -94,7 +94,9 @@ impl Crowd {
             let started = Instant::now();
             let held = self.hold(buyer, pair).await?;
             let micros = started.elapsed().as_micros();
-            ensure!(held.is_some() == taken.is_none(), "of {pair:?} {taken:?} is taken, but the hold is {held:?}");
+            // What was given back a moment ago is not free yet where the news of it is late.
+            let is_known = gives_back || held.is_some() == taken.is_none();
+            ensure!(is_known, "of {pair:?} {taken:?} is taken, but the hold is {held:?}");
             let Some(hold) = held else {
                 seen.refused += 1;
                 continue;

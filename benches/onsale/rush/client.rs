@@ -46,12 +46,14 @@ impl Stage {
         self.http.post(&url).json(task).send().await?.error_for_status()?;
         loop {
             tokio::time::sleep(PAUSE).await;
-            let answer = self.http.get(&url).send().await?;
-            match answer.status().as_u16() {
-                204 => {}
-                200 => return Ok(answer.json().await?),
-                _ => bail!("{task:?} failed: {}", answer.text().await?),
+            let answer = self.http.get(&url).send().await?.error_for_status()?;
+            if answer.status() == 204 {
+                continue;
             }
+            return match answer.json::<Result<T, String>>().await? {
+                Ok(done) => Ok(done),
+                Err(error) => bail!("{task:?} failed: {error}"),
+            };
         }
     }
 

@@ -60,10 +60,8 @@ async fn begin(Shared(doing): Shared<Arc<Doing>>, Json(task): Json<Task>) -> Sta
 async fn fetch(Shared(doing): Shared<Arc<Doing>>) -> Response {
     let done = lock(&doing.under_way).take_if(|task| task.is_finished());
     let Some(done) = done else { return StatusCode::NO_CONTENT.into_response() };
-    match done.await.context("it panicked").flatten() {
-        Ok(answer) => Json(answer).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
-    }
+    // Not as a 500, whose text is the server's own.
+    Json(done.await.context("it panicked").flatten().map_err(|error| format!("{error:#}"))).into_response()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
