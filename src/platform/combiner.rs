@@ -240,7 +240,8 @@ impl<W: Work> Inner<W> {
                     Err(_) => self.split(batch).await,
                 }
             }
-            result => self.tell(batch, result).await,
+            // Beside the lane, which goes on meanwhile.
+            result => drop(tokio::spawn(async move { self.tell(batch, result).await })),
         }
     }
 

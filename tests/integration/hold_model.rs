@@ -18,7 +18,6 @@ use frontrow::catalog::PerformanceId;
 use frontrow::platform::clock::Timestamp;
 use frontrow::platform::http::PageParams;
 use frontrow::platform::http::keyed::RequestKey;
-use futures::FutureExt as _;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
@@ -36,8 +35,8 @@ const CASES: u32 = 300;
 const STAGE_CASES: u32 = 500;
 const USERS: usize = 4;
 const LIMIT: usize = 3;
-/// Two rows of four, and three places to stand.
-const SEATS: u32 = 11;
+/// Two rows of three, and three places to stand: fewer than all together may have.
+const SEATS: u32 = 9;
 const PRICE: i64 = 1_000;
 /// Evenings of one concert: each case has one of its own.
 const EVENINGS: u32 = 50;
@@ -65,11 +64,11 @@ enum Act {
     /// The filter says the opposite of a seat, and says so for ever.
     Lie(u32),
     Reconcile,
-    /// A request whose client goes away after so many steps of it.
+    /// A request whose client goes away after so many milliseconds.
     GoneAway {
         user: usize,
         seats: BTreeSet<u32>,
-        steps: u8,
+        after: u64,
     },
 }
 
@@ -85,7 +84,7 @@ fn act() -> impl Strategy<Value = (usize, Act)> {
         1 => Just(Act::Wipe),
         3 => (0..SEATS).prop_map(Act::Lie),
         2 => Just(Act::Reconcile),
-        2 => (user(), seats(), 0_u8..6).prop_map(|(user, seats, steps)| Act::GoneAway { user, seats, steps }),
+        3 => (user(), seats(), 0_u64..6).prop_map(|(user, seats, after)| Act::GoneAway { user, seats, after }),
     ];
     (0_usize..2, act)
 }
@@ -118,7 +117,7 @@ impl Stage {
         let instances = [world.instance().await, world.instance().await];
         let api = Api::over(&[&instances[0], &instances[1]]);
         let sections = json!([
-            {"code": "A", "name": "Hall", "rows": [{"name": "1", "seats": 4}, {"name": "2", "seats": 4}]},
+            {"code": "A", "name": "Hall", "rows": [{"name": "1", "seats": 3}, {"name": "2", "seats": 3}]},
             {"code": "S", "name": "Floor", "capacity": 3},
         ]);
         let queue = json!({"admit_per_second": 1, "max_active": 100_000, "claim_secs": 60, "session_secs": 600});
@@ -252,7 +251,7 @@ impl<'s> Run<'s> {
             }
             Act::Lie(seat) => self.lie(*seat).await,
             Act::Reconcile => self.reconcile().await,
-            Act::GoneAway { user, seats, steps } => self.go_away(instance, *user, seats, *steps).await,
+            Act::GoneAway { user, seats, after } => self.go_away(instance, *user, seats, *after).await,
         }
     }
 
@@ -409,17 +408,12 @@ impl<'s> Run<'s> {
         instance: usize,
         user: usize,
         seats: &BTreeSet<u32>,
-        steps: u8,
+        after: u64,
     ) -> Result<(), TestCaseError> {
         {
             let state = self.state(instance);
-            let mut request = Box::pin(state.holds.hold(self.request(user, self.named(seats)), keyless()));
-            for _ in 0..steps {
-                if request.as_mut().now_or_never().is_some() {
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
+            let request = state.holds.hold(self.request(user, self.named(seats)), keyless());
+            drop(tokio::time::timeout(Duration::from_millis(after), request).await);
         }
         // What had begun goes on; the buyer's next turn comes when it has ended.
         let turn = self.state(instance).db.turn_of(self.users[user].0).await;

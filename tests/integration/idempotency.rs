@@ -135,17 +135,17 @@ async fn a_keyed_hold_is_answered_again_after_its_pass_ended() {
     let sale = Sale::new(&api, &one, &Plan::default()).await;
     let buyer = Buyer::new(&api).await;
     let pass = buyer.enter(&api, &sale).await;
-    let hold = async |key: &str| {
+    let hold = async |key: &str, seat: &str| {
         let path = format!("/v1/performances/{}/holds", sale.performances[0]);
         let call = api.post(&path).bearer(&buyer.token).pass(&pass).key(key);
-        call.json(&json!({"seat_ids": ["A-1-1"]})).send().await
+        call.json(&json!({"seat_ids": [seat]})).send().await
     };
-    let first = hold("k").await;
+    let first = hold("k", "A-1-1").await;
     assert_eq!(first.status, 201);
     let leave = format!("/v1/concerts/{}/queue/passes/me", sale.concert);
     assert_eq!(api.delete(&leave).bearer(&buyer.token).pass(&pass).send().await.status, 204);
-    hold("other").await.expect_problem(403, "pass_expired");
-    assert_replayed(&first, &hold("k").await);
+    hold("other", "A-1-2").await.expect_problem(403, "pass_expired");
+    assert_replayed(&first, &hold("k", "A-1-1").await);
     world.assert_clean(&one).await;
     world.end(vec![one]).await;
 }

@@ -56,7 +56,10 @@ fn granted(claimed: Claimed) -> Claim {
 #[track_caller]
 fn refused(claimed: Claimed, hall: Hall) -> (Vec<u32>, Vec<u32>) {
     match claimed {
-        Claimed::Refused { seats, taken } => (seats, (0..hall.seats_total).filter(|seat| taken.has(*seat)).collect()),
+        Claimed::Refused { seats, taken } => {
+            let taken = taken.expect("it was asked for");
+            (seats, (0..hall.seats_total).filter(|seat| taken.has(*seat)).collect())
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -126,15 +129,15 @@ async fn seats_are_set_aside_for_one_request_and_no_other() {
     let first = granted(filter.claim(hall, &[3, 0, 15]).await);
     assert_eq!((first.hall, &first.seats), (hall, &vec![3, 0, 15]));
     // All or none, and what cannot be had is named.
-    assert_eq!(refused(filter.claim(hall, &[4, 15, 3]).await, hall), (vec![15, 3], vec![0, 3, 15]));
+    assert_eq!(refused(filter.claim_or_see(hall, &[4, 15, 3]).await, hall), (vec![15, 3], vec![0, 3, 15]));
     let second = granted(filter.claim(hall, &[4]).await);
     filter.give_back(&first).await;
-    assert_eq!(refused(filter.claim(hall, &[4, 15]).await, hall), (vec![4], vec![4]));
+    assert_eq!(refused(filter.claim_or_see(hall, &[4, 15]).await, hall), (vec![4], vec![4]));
     // A mark that is over frees the seats; whoever had it takes nothing back from the next one.
     world.advance(MARK);
     let third = granted(filter.claim(hall, &[4, 3]).await);
     filter.give_back(&second).await;
-    assert_eq!(refused(filter.claim(hall, &[3, 4]).await, hall).0, [3, 4]);
+    assert_eq!(refused(filter.claim_or_see(hall, &[3, 4]).await, hall).0, [3, 4]);
     filter.give_back(&third).await;
     granted(filter.claim(hall, &[3, 4]).await);
     // What is not in the hall is not its business.
@@ -156,17 +159,17 @@ async fn what_was_committed_is_known_to_all_instances() {
     filter.settle(hall, &[held(&[0, 1]), Change::Sold(vec![2, 9])]).await;
     // A mark that became a hold is not given back any more.
     filter.give_back(&claim).await;
-    assert_eq!(refused(other.filter.claim(hall, &[0, 2]).await, hall), (vec![0, 2], vec![0, 1, 2, 9]));
+    assert_eq!(refused(other.filter.claim_or_see(hall, &[0, 2]).await, hall), (vec![0, 2], vec![0, 1, 2, 9]));
     filter.settle(hall, &[Change::Freed(vec![1, 9])]).await;
     granted(other.filter.claim(hall, &[1, 9]).await);
     // The hold is over by its time, swept or not; what is sold stays.
     world.advance(Duration::from_mins(6));
     let both = granted(other.filter.claim(hall, &[0, 1]).await);
     other.filter.give_back(&both).await;
-    assert_eq!(refused(filter.claim(hall, &[2]).await, hall), (vec![2], vec![2]));
+    assert_eq!(refused(filter.claim_or_see(hall, &[2]).await, hall), (vec![2], vec![2]));
     // News that came late: sold after held, held after sold.
     filter.settle(hall, &[held(&[2])]).await;
-    assert_eq!(refused(filter.claim(hall, &[2]).await, hall), (vec![2], vec![2]));
+    assert_eq!(refused(filter.claim_or_see(hall, &[2]).await, hall), (vec![2], vec![2]));
     for name in ["head", "taken", "sold"] {
         let Value::Integer(left) = redis(&world, &state, hall, name, &["PTTL"]).await else { panic!("no number") };
         assert!((1..=600_000).contains(&left), "{name} stays for {left} ms");
@@ -226,17 +229,23 @@ async fn drift_is_put_right_in_both_directions_within_a_period() {
     filter.settle(hall, &[Change::Sold(vec![11])]).await;
     let until = state.clock.now().plus(Duration::from_mins(5));
     filter.settle(hall, &[Change::Held { seats: vec![12], until }]).await;
-    assert_eq!(refused(filter.claim(hall, &[10, 11, 12, 13]).await, hall), (vec![10, 11, 12], vec![1, 3, 10, 11, 12]));
+    assert_eq!(
+        refused(filter.claim_or_see(hall, &[10, 11, 12, 13]).await, hall),
+        (vec![10, 11, 12], vec![1, 3, 10, 11, 12])
+    );
 
     // Nothing is due yet; then one pass puts everything right.
     filter.reconcile().await;
-    assert_eq!(refused(filter.claim(hall, &[10]).await, hall).0, [10]);
+    assert_eq!(refused(filter.claim_or_see(hall, &[10]).await, hall).0, [10]);
     let before = drift();
     world.advance(PERIOD);
     filter.reconcile().await;
     let after = drift();
     assert!(after.0 >= before.0 + 3 && after.1 >= before.1 + 3, "{before:?} to {after:?}");
-    assert_eq!(refused(filter.claim(hall, &[0, 1, 2, 3, 4]).await, hall), (vec![0, 1, 2, 3, 4], vec![0, 1, 2, 3, 4]));
+    assert_eq!(
+        refused(filter.claim_or_see(hall, &[0, 1, 2, 3, 4]).await, hall),
+        (vec![0, 1, 2, 3, 4], vec![0, 1, 2, 3, 4])
+    );
     world.advance(INTERVAL);
     assert_eq!(board(&state, hall, 14).await, "hhsssfffffffff");
     // What was falsely free ends when its hold does.
@@ -267,11 +276,11 @@ async fn what_is_under_way_is_left_alone_and_one_instance_a_period_looks() {
     let claim = granted(state.filter.claim(hall, &[5]).await);
     world.advance(PERIOD);
     other.filter.reconcile().await;
-    assert_eq!(refused(other.filter.claim(hall, &[5]).await, hall).0, [5], "a request is on its way with it");
+    assert_eq!(refused(other.filter.claim_or_see(hall, &[5]).await, hall).0, [5], "a request is on its way with it");
     // The first one finds that the other one has just looked.
     redis(&world, &state, hall, "taken", &["SETBIT", "7", "1"]).await;
     state.filter.reconcile().await;
-    assert_eq!(refused(state.filter.claim(hall, &[7]).await, hall).0, [7]);
+    assert_eq!(refused(state.filter.claim_or_see(hall, &[7]).await, hall).0, [7]);
     world.advance(PERIOD);
     join_all([state.filter.reconcile(), other.filter.reconcile()]).await;
     state.filter.give_back(&granted(state.filter.claim(hall, &[7]).await)).await;
@@ -301,7 +310,7 @@ async fn a_wiped_filter_is_made_again_while_answers_go_on() {
         (there == Value::Integer(1)).then_some(())
     })
     .await;
-    assert_eq!(refused(state.filter.claim(hall, &[4, 3, 0]).await, hall), (vec![3, 0], vec![0, 1, 2, 3]));
+    assert_eq!(refused(state.filter.claim_or_see(hall, &[4, 3, 0]).await, hall), (vec![3, 0], vec![0, 1, 2, 3]));
     world.advance(INTERVAL);
     assert_eq!(board(&state, hall, 5).await, "hhssf");
     assert!(state.seats.get_board(hall.performance).await.expect("a picture").board.version > version);
@@ -309,7 +318,7 @@ async fn a_wiped_filter_is_made_again_while_answers_go_on() {
     world.wipe_redis().await;
     state.filter.reconcile().await;
     assert_eq!(redis(&world, &state, hall, "head", &["EXISTS"]).await, Value::Integer(1));
-    assert_eq!(refused(state.filter.claim(hall, &[2]).await, hall).0, [2]);
+    assert_eq!(refused(state.filter.claim_or_see(hall, &[2]).await, hall).0, [2]);
     end(world, vec![state]).await;
 }
 
@@ -361,19 +370,19 @@ async fn a_house_of_seventy_thousand_is_a_house_like_any_other() {
     let filter = &state.filter;
     warm(filter, hall).await;
     granted(filter.claim(hall, &[SEATS - 1, 0, 34_567]).await);
-    assert_eq!(refused(filter.claim(hall, &[34_567]).await, hall), (vec![34_567], vec![0, 34_567, SEATS - 1]));
+    assert_eq!(refused(filter.claim_or_see(hall, &[34_567]).await, hall), (vec![34_567], vec![0, 34_567, SEATS - 1]));
     // Everything is falsely sold: one pass frees all of it, but for what is under way.
     let all: Vec<u32> = (1..SEATS - 1).filter(|seat| *seat != 34_567).collect();
     for part in all.chunks(5000) {
         filter.settle(hall, &[Change::Sold(part.to_vec())]).await;
     }
     eventually("the news to arrive", || async {
-        let claimed = filter.claim(hall, &[SEATS - 2]).await;
-        matches!(claimed, Claimed::Refused { taken, .. } if taken.count() == SEATS).then_some(())
+        let claimed = filter.claim_or_see(hall, &[SEATS - 2]).await;
+        matches!(claimed, Claimed::Refused { taken: Some(taken), .. } if taken.count() == SEATS).then_some(())
     })
     .await;
     filter.reconcile().await;
-    assert_eq!(refused(filter.claim(hall, &[0]).await, hall), (vec![0], vec![0, 34_567, SEATS - 1]));
+    assert_eq!(refused(filter.claim_or_see(hall, &[0]).await, hall), (vec![0], vec![0, 34_567, SEATS - 1]));
     world.advance(MARK);
     granted(filter.claim(hall, &[0, 34_567, SEATS - 1]).await);
     end(world, vec![state]).await;
@@ -405,7 +414,7 @@ async fn a_refusal_costs_mysql_nothing_and_a_picture_one_script() {
     counted(&world).await;
     let before = counted(&world).await;
     for _ in 0..1000 {
-        assert_eq!(refused(state.filter.claim(hall, &[1, 3]).await, hall).0, [1]);
+        assert_eq!(refused(state.filter.claim_or_see(hall, &[1, 3]).await, hall).0, [1]);
     }
     let after = counted(&world).await;
     let idle = counted(&world).await;
@@ -497,4 +506,39 @@ async fn a_filter_that_forgets_sells_no_seat_twice() {
     third.hold(&api, performance, &pass, &["A-1-3"]).await;
     world.assert_clean(&one).await;
     world.end(vec![one, two]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_comes_to_nothing_keeps_no_seat_from_anybody() {
+    let world = World::new().await;
+    let one = untroubled(&world).await;
+    let api = Api::over(&[&one]);
+    let sale = Sale::new(&api, &one, &Plan { limit: 2, ..Plan::default() }).await;
+    let (performance, concert) = (&sale.performances[0], &sale.concert);
+    let (performance_id, concert) = (performance.parse().expect("an id"), concert.parse().expect("an id"));
+    let hall = Hall { concert, performance: performance_id, seats_total: 20 };
+    warm(&one.state.filter, hall).await;
+    let buyer = Buyer::new(&api).await;
+    let pass = buyer.enter(&api, &sale).await;
+    let best = async |key: &str, quantity: u32| {
+        let call = api.post(&format!("/v1/performances/{performance}/holds")).bearer(&buyer.token).pass(&pass).key(key);
+        call.json(&json!({"best_available": {"quantity": quantity}})).send().await
+    };
+    let held = best("k", 2).await.expect(201);
+    assert_eq!((held["arrangement"].as_str(), held["leaves_orphan"].as_bool()), (Some("together"), Some(false)));
+    // The same again, which chooses other seats before it is found to be the same; and too many.
+    for _ in 0..3 {
+        let again = best("k", 2).await;
+        assert_eq!((again.status, again.header("idempotency-replayed"), &again.body), (201, Some("true"), &held));
+    }
+    best("another", 1).await.expect_problem(409, "seat_limit_exceeded");
+    best("too many", 16).await.expect_problem(409, "seat_limit_exceeded");
+    let map = one.state.seats.catalog().get_seat_map(performance_id).await.expect("a map");
+    let own: Vec<&str> =
+        held["seats"].as_array().expect("seats").iter().filter_map(|seat| seat["id"].as_str()).collect();
+    let others = map.seats().iter().filter(|seat| !own.contains(&seat.label.as_str())).map(|seat| seat.index);
+    let others: Vec<u32> = others.collect();
+    assert_eq!(others.len(), 18);
+    granted(one.state.filter.claim(hall, &others).await);
+    world.end(vec![one]).await;
 }

@@ -17,7 +17,8 @@ use crate::platform::clock::Clock;
 #[derive(Debug)]
 pub(super) struct Marks {
     pub filter: Filter,
-    pub picker: Arc<Picker>,
+    /// None until it is known that somebody may have the seats.
+    pub picker: Option<Arc<Picker>>,
     pub clock: Clock,
     /// By number.
     pub seats: Vec<u32>,
@@ -32,7 +33,13 @@ impl Marks {
     /// The hold was made.
     pub fn keep(&self) {
         self.is_over.store(true, Ordering::Release);
-        self.picker.settled(&self.seats, self.clock.now());
+        self.settled(&self.seats);
+    }
+
+    fn settled(&self, seats: &[u32]) {
+        if let Some(picker) = &self.picker {
+            picker.settled(seats, self.clock.now());
+        }
     }
 
     /// Whether the hold was made is not known: the marks end by themselves.
@@ -41,15 +48,15 @@ impl Marks {
     }
 
     fn give_up(&self) {
-        if self.is_chosen {
-            self.picker.gave_up(&self.seats);
+        if let Some(picker) = self.picker.as_ref().filter(|_| self.is_chosen) {
+            picker.gave_up(&self.seats);
         }
     }
 
     /// Nothing came of the request. Seats that others have, as MySQL says, stay marked.
     pub async fn give_back(&self, lost: &[u32]) {
         self.is_over.store(true, Ordering::Release);
-        self.picker.settled(lost, self.clock.now());
+        self.settled(lost);
         self.give_up();
         if let Some(claim) = &self.claim {
             let seats = claim.seats.iter().copied().filter(|seat| !lost.contains(seat)).collect();

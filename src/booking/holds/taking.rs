@@ -19,6 +19,7 @@ use crate::booking::seats::picker::Picker;
 use crate::booking::seats::{NOT_ENOUGH_SEATS, SEATS_TAKEN, UNKNOWN_SEAT};
 use crate::catalog::domain::Concert;
 use crate::catalog::{Seat, SeatMap};
+use crate::platform::db::Turn;
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::Answer;
 use crate::platform::idempotency::Begun;
@@ -34,23 +35,13 @@ struct Taker {
     concert: Arc<Concert>,
     map: Arc<SeatMap>,
     hall: Hall,
-    picker: Arc<Picker>,
     begun: Option<Arc<Begun>>,
 }
 
-/// Seats to be taken.
-struct Pick {
-    /// By number.
-    seats: Vec<u32>,
+/// How the seats lie that are taken.
+struct Lie {
     leaves_orphan: bool,
     arrangement: Option<Arrangement>,
-}
-
-impl From<Choice> for Pick {
-    fn from(choice: Choice) -> Self {
-        let Choice { seats, arrangement, leaves_orphan } = choice;
-        Self { seats, leaves_orphan, arrangement: Some(arrangement) }
-    }
 }
 
 impl Inner {
@@ -62,8 +53,7 @@ impl Inner {
         let map = parts.catalog.get_seat_map(request.performance).await?;
         let pass = parts.passes.open(request.pass.as_deref(), request.user, concert.id, parts.clock.now())?;
         let hall = Hall { concert: concert.id, performance: request.performance, seats_total: map.seats_total() };
-        let picker = parts.seats.get_picker(request.performance).await?;
-        let taker = Taker { user: request.user, pass: pass.id, concert, map, hall, picker, begun };
+        let taker = Taker { user: request.user, pass: pass.id, concert, map, hall, begun };
         match request.seats {
             Asked::Named(labels) => self.take_named(&taker, &labels).await,
             Asked::Best { quantity, grade } => self.take_best(&taker, quantity, grade.as_deref()).await,
@@ -71,22 +61,35 @@ impl Inner {
     }
 
     async fn take_named(&self, taker: &Taker, labels: &[String]) -> Result<Answer, Problem> {
-        let seats = numbers(&taker.map, labels)?;
+        let numbers = numbers(&taker.map, labels)?;
+        let turn = self.parts.db.turn_of(taker.user.0).await?;
+        // What is taken ends here: nothing else has been looked at.
+        let mut marks = self.mark(taker, numbers, None).await?;
+        let picker = self.parts.seats.get_picker(taker.hall.performance).await?;
         let taken = self.parts.seats.get_board(taker.hall.performance).await?;
-        let leaves_orphan = best::leaves_orphan(taker.picker.plan(), taken.board.taken(), &seats);
-        self.try_to_take(taker, Pick { seats, leaves_orphan, arrangement: None }).await
+        let leaves_orphan = best::leaves_orphan(picker.plan(), taken.board.taken(), &marks.seats);
+        marks.picker = Some(picker);
+        self.take_marked(taker, turn, marks, &Lie { leaves_orphan, arrangement: None }).await
     }
 
     async fn take_best(&self, taker: &Taker, quantity: u32, grade: Option<&str>) -> Result<Answer, Problem> {
-        if grade.is_some_and(|code| !taker.picker.plan().has_grade(code)) {
+        let picker = self.parts.seats.get_picker(taker.hall.performance).await?;
+        if grade.is_some_and(|code| !picker.plan().has_grade(code)) {
             return Err(Problem::invalid_body("best_available.grade", "the concert has no such grade"));
         }
         let ask = Ask { quantity, grade };
         for choice in 0..CHOICES_MAX {
+            let turn = self.parts.db.turn_of(taker.user.0).await?;
             // Who has lost looks further and further away from where everybody looks first.
             let variety = if choice == 0 { 0 } else { rand::random_range(0..1 << choice.min(6)) };
-            let Some(choice) = taker.picker.choose(ask, variety, self.parts.clock.now()) else { break };
-            match self.try_to_take(taker, Pick::from(choice)).await {
+            let Some(choice) = picker.choose(ask, variety, self.parts.clock.now()) else { break };
+            let Choice { seats, arrangement, leaves_orphan } = choice;
+            let lie = Lie { leaves_orphan, arrangement: Some(arrangement) };
+            let taken = match self.mark(taker, seats, Some(picker.clone())).await {
+                Ok(marks) => self.take_marked(taker, turn, marks, &lie).await,
+                Err(problem) => Err(problem),
+            };
+            match taken {
                 Err(problem) if problem.code() == &SEATS_TAKEN => {}
                 other => return other,
             }
@@ -94,49 +97,52 @@ impl Inner {
         Err(Problem::new(&NOT_ENOUGH_SEATS))
     }
 
-    /// Takes these seats if nobody has them.
-    async fn try_to_take(&self, taker: &Taker, pick: Pick) -> Result<Answer, Problem> {
-        let parts = &self.parts;
-        let turn = parts.db.turn_of(taker.user.0).await?;
-        let marks = self.mark(taker, &pick).await?;
+    /// Takes seats that are marked for this request, if nobody has them.
+    async fn take_marked(&self, taker: &Taker, turn: Turn, marks: Marks, lie: &Lie) -> Result<Answer, Problem> {
         let wanted = Wanted {
             id: HoldId::new(),
             user: taker.user,
             pass: taker.pass,
             hall: taker.hall,
             concert: taker.concert.clone(),
-            seats: pick.seats.iter().filter_map(|number| taker.map.seat(*number)).map(held).collect(),
-            leaves_orphan: pick.leaves_orphan,
-            arrangement: pick.arrangement,
-            hold_for: Duration::from_secs(parts.settings.hold_secs),
+            seats: marks.seats.iter().filter_map(|number| taker.map.seat(*number)).map(held).collect(),
+            leaves_orphan: lie.leaves_orphan,
+            arrangement: lie.arrangement,
+            hold_for: Duration::from_secs(self.parts.settings.hold_secs),
             begun: taker.begun.clone(),
             marks,
             verdict: Mutex::default(),
             _turn: turn,
         };
         let submitted = self.combiner.submit(taker.hall.performance.0, wanted);
-        parts.latencies.time(submitted).await
+        self.parts.latencies.time(submitted).await
     }
 
-    /// Marks the seats for this request, unless the filter knows that they cannot be had.
-    async fn mark(&self, taker: &Taker, pick: &Pick) -> Result<Marks, Problem> {
+    /// Marks the seats for this request, unless the filter knows that they cannot be had. `chooser` is who chose them.
+    async fn mark(&self, taker: &Taker, seats: Vec<u32>, chooser: Option<Arc<Picker>>) -> Result<Marks, Problem> {
         let (filter, clock, hall) = (self.parts.filter.clone(), self.parts.clock.clone(), taker.hall);
         let mut marks = Marks {
             filter: filter.clone(),
-            picker: taker.picker.clone(),
             clock: clock.clone(),
-            seats: pick.seats.clone(),
-            is_chosen: pick.arrangement.is_some(),
+            seats,
+            is_chosen: chooser.is_some(),
+            picker: chooser,
             claim: None,
             is_over: AtomicBool::new(false),
         };
         // In a task of its own: of a client that goes away in between, the marks are known to somebody who gives them back.
         let marking = tokio::spawn(async move {
             let asked_at = clock.now();
-            match filter.claim(hall, &marks.seats).await {
+            let claimed = match marks.picker {
+                Some(_) => filter.claim_or_see(hall, &marks.seats).await,
+                None => filter.claim(hall, &marks.seats).await,
+            };
+            match claimed {
                 Claimed::Granted(claim) => marks.claim = Some(claim),
                 Claimed::Refused { seats, taken } => {
-                    marks.picker.refresh(&taken, asked_at);
+                    if let Some((picker, taken)) = marks.picker.as_ref().zip(taken) {
+                        picker.refresh(&taken, asked_at);
+                    }
                     return Err(seats);
                 }
                 Claimed::Unknown => {}

@@ -82,12 +82,12 @@ pub struct Claim {
 pub enum Claimed {
     /// Nobody has the seats, as far as the filter knows: they are set aside while MySQL is asked.
     Granted(Claim),
-    /// These of the seats cannot be had. With the bitmap of everything that is taken at this moment.
+    /// These of the seats cannot be had.
     Refused {
         /// The seats that cannot be had.
         seats: Vec<u32>,
-        /// Everything that is taken.
-        taken: Bits,
+        /// Everything that is taken at this moment, where that was asked for.
+        taken: Option<Bits>,
     },
     /// It does not know: MySQL is to be asked.
     Unknown,
@@ -190,11 +190,20 @@ impl Filter {
 
     /// Asks for seats: in one step, frees what is due, and sets all of them aside or names those that cannot be had.
     pub async fn claim(&self, hall: Hall, seats: &[u32]) -> Claimed {
+        self.claim_with(hall, seats, false).await
+    }
+
+    /// The same, and a refusal tells everything that is taken: for whoever chooses others then.
+    pub async fn claim_or_see(&self, hall: Hall, seats: &[u32]) -> Claimed {
+        self.claim_with(hall, seats, true).await
+    }
+
+    async fn claim_with(&self, hall: Hall, seats: &[u32], wants_all: bool) -> Claimed {
         if seats.is_empty() || seats.iter().any(|seat| *seat >= hall.seats_total) {
             return Claimed::Unknown;
         }
         self.keep(hall);
-        let claimed = match self.ask(CLAIM_WAIT, self.0.filters.claim(hall, seats)).await {
+        let claimed = match self.ask(CLAIM_WAIT, self.0.filters.claim(hall, seats, wants_all)).await {
             Asked::Answer(claimed) => claimed,
             Asked::Cold => {
                 self.rebuild_soon(hall);

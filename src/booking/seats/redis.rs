@@ -40,16 +40,20 @@ impl Filters {
         Self { redis, clock }
     }
 
-    /// Sets seats aside, or names those that cannot be had.
-    pub async fn claim(&self, hall: Hall, seats: &[u32]) -> Result<Warm<Claimed>, Problem> {
-        let args = std::iter::once(time(MARK)).chain(seats.iter().map(|seat| number(*seat))).collect();
+    /// Sets seats aside, or names those that cannot be had, with all that is taken if that is wanted.
+    pub async fn claim(&self, hall: Hall, seats: &[u32], wants_all: bool) -> Result<Warm<Claimed>, Problem> {
+        let head = [time(MARK), number(u32::from(wants_all))];
+        let args = head.into_iter().chain(seats.iter().map(|seat| number(*seat))).collect();
         let Some(reply) = self.run(&CLAIM, hall, args).await? else { return Ok(None) };
         let claimed = match reply.word(0).as_str() {
             "granted" => reply.word(1).parse().ok().map(|mark| {
                 let seats = seats.to_vec();
                 Claimed::Granted(Claim { hall, seats, mark })
             }),
-            "refused" => Some(Claimed::Refused { seats: reply.numbers(2), taken: reply.bits(1, hall) }),
+            "refused" => {
+                let taken = wants_all.then(|| reply.bits(1, hall));
+                Some(Claimed::Refused { seats: reply.numbers(2), taken })
+            }
             _ => None,
         };
         claimed.map(Some).ok_or_else(|| reply.strange())
