@@ -268,8 +268,9 @@ async fn a_lock_held_for_a_while_is_waited_for_and_one_held_for_long_is_told() {
 /// Holds that lock the same seats in opposite orders: one instance's statement is turned round on its way to the server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn transactions_that_deadlock_each_other_both_get_their_answer() {
-    // The seat filter would let one of them through.
-    let world = World::with(&[("FRONTROW__BOOKING__SEAT_FILTER", "false")]).await;
+    // The seat filter would let one of them through, and a batch of them would meet another one once.
+    let apart = [("FRONTROW__BOOKING__SEAT_FILTER", "false"), ("FRONTROW__BOOKING__HOLD_BATCH_MAX", "1")];
+    let world = World::with(&apart).await;
     let url = world.mysql_url();
     let sabotage = Sabotage::of_sql("FROM seats", "ORDER BY seat_no FOR UPDATE", "ORDER BY seat_no DESC FOR UPDATE");
     let proxy = Proxy::sabotaging(address_of(url), sabotage.clone()).await;
