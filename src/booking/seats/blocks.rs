@@ -193,13 +193,15 @@ fn runs<'m>(map: &'m SeatMap, seats: &[u32]) -> Vec<Run<'m>> {
 
 /// The runs, cut into what entries of the log can take. One entry at least.
 fn entries<'m>(runs: &[Run<'m>]) -> Vec<Vec<Run<'m>>> {
-    let (mut entries, mut entry, mut chars) = (Vec::new(), Vec::new(), 0);
+    // The list has brackets of its own.
+    const BRACKETS: usize = 2;
+    let (mut entries, mut entry, mut chars) = (Vec::new(), Vec::new(), BRACKETS);
     for run in runs {
         // With brackets, quotes and commas.
         let length = run[0].len() + run[1].len() + 8;
         if chars + length > RUNS_CHARS_MAX {
             entries.push(std::mem::take(&mut entry));
-            chars = 0;
+            chars = BRACKETS;
         }
         chars += length;
         entry.push(*run);
