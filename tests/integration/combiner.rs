@@ -289,7 +289,8 @@ async fn a_connection_lost_before_the_commit_fails_the_batch_and_not_the_lane() 
     let mut somebody = scene.hold_up(0).await;
     let (first, ()) = tokio::join!(scene.note(0, Kind::Plain), async {
         scene.world.wait_until_running("VALUES (0)").await;
-        let kill = "SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE info LIKE '%VALUES (0)%' AND id <> CONNECTION_ID()";
+        let kill =
+            "SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE info LIKE 'INSERT INTO notes%'";
         let kill: String = sqlx::query_scalar(kill).fetch_one(&mut scene.world.sql().await).await.expect("it runs");
         scene.world.sql().await.execute(AssertSqlSafe(kill)).await.expect("killed");
     });
