@@ -30,6 +30,8 @@ const UNHURRIED: &[(&str, &str)] = &[
     ("FRONTROW__REDIS__COMMAND_TIMEOUT_MS", "30000"),
     // It would keep the racers from meeting at the guards.
     ("FRONTROW__BOOKING__SEAT_FILTER", "false"),
+    // So would large batches, as one instance then takes everything at once.
+    ("FRONTROW__BOOKING__HOLD_BATCH_MAX", "2"),
 ];
 
 /// A guard taken away, in the stores or on the way to them. The program has no switch for it.

@@ -121,6 +121,7 @@ impl Inner {
     /// Marks the seats for this request, unless the filter knows that they cannot be had. `chooser` is who chose them.
     async fn mark(&self, taker: &Taker, seats: Vec<u32>, chooser: Option<Arc<Picker>>) -> Result<Marks, Problem> {
         let (filter, clock, hall) = (self.parts.filter.clone(), self.parts.clock.clone(), taker.hall);
+        let owner = taker.user;
         let mut marks = Marks {
             filter: filter.clone(),
             clock: clock.clone(),
@@ -133,10 +134,7 @@ impl Inner {
         // In a task of its own: of a client that goes away in between, the marks are known to somebody who gives them back.
         let marking = tokio::spawn(async move {
             let asked_at = clock.now();
-            let claimed = match marks.picker {
-                Some(_) => filter.claim_or_see(hall, &marks.seats).await,
-                None => filter.claim(hall, &marks.seats).await,
-            };
+            let claimed = filter.claim_for(Some(owner), hall, &marks.seats, marks.picker.is_some()).await;
             match claimed {
                 Claimed::Granted(claim) => marks.claim = Some(claim),
                 Claimed::Refused { seats, taken } => {

@@ -20,6 +20,7 @@ use super::board::Picture;
 use super::metrics;
 use super::redis::{Filters, Warm};
 use super::service::Settings;
+use crate::accounts::UserId;
 use crate::catalog::domain::Concert;
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::platform::breaker::Breaker;
@@ -190,20 +191,21 @@ impl Filter {
 
     /// Asks for seats: in one step, frees what is due, and sets all of them aside or names those that cannot be had.
     pub async fn claim(&self, hall: Hall, seats: &[u32]) -> Claimed {
-        self.claim_with(hall, seats, false).await
+        self.claim_for(None, hall, seats, false).await
     }
 
     /// The same, and a refusal tells everything that is taken: for whoever chooses others then.
     pub async fn claim_or_see(&self, hall: Hall, seats: &[u32]) -> Claimed {
-        self.claim_with(hall, seats, true).await
+        self.claim_for(None, hall, seats, true).await
     }
 
-    async fn claim_with(&self, hall: Hall, seats: &[u32], wants_all: bool) -> Claimed {
+    /// The same for this buyer, whose own marks are no obstacle: they are of a request that is repeated.
+    pub async fn claim_for(&self, owner: Option<UserId>, hall: Hall, seats: &[u32], wants_all: bool) -> Claimed {
         if seats.is_empty() || seats.iter().any(|seat| *seat >= hall.seats_total) {
             return Claimed::Unknown;
         }
         self.keep(hall);
-        let claimed = match self.ask(CLAIM_WAIT, self.0.filters.claim(hall, seats, wants_all)).await {
+        let claimed = match self.ask(CLAIM_WAIT, self.0.filters.claim(hall, seats, owner, wants_all)).await {
             Asked::Answer(claimed) => claimed,
             Asked::Cold => {
                 self.rebuild_soon(hall);

@@ -8,6 +8,7 @@ use fred::types::Value;
 use super::bits::Bits;
 use super::board::Picture;
 use super::filter::{Change, Claim, Claimed, Difference, Fate, Hall, Look, MARK};
+use crate::accounts::UserId;
 use crate::platform::clock::{Clock, Timestamp};
 use crate::platform::error::Problem;
 use crate::platform::redis::{Redis, Script};
@@ -41,8 +42,15 @@ impl Filters {
     }
 
     /// Sets seats aside, or names those that cannot be had, with all that is taken if that is wanted.
-    pub async fn claim(&self, hall: Hall, seats: &[u32], wants_all: bool) -> Result<Warm<Claimed>, Problem> {
-        let head = [time(MARK), number(u32::from(wants_all))];
+    pub async fn claim(
+        &self,
+        hall: Hall,
+        seats: &[u32],
+        owner: Option<UserId>,
+        wants_all: bool,
+    ) -> Result<Warm<Claimed>, Problem> {
+        let owner = owner.map_or_else(|| "".into(), |user| Value::Bytes(user.0.as_bytes().to_vec().into()));
+        let head = [time(MARK), number(u32::from(wants_all)), owner];
         let args = head.into_iter().chain(seats.iter().map(|seat| number(*seat))).collect();
         let Some(reply) = self.run(&CLAIM, hall, args).await? else { return Ok(None) };
         let claimed = match reply.word(0).as_str() {
@@ -122,7 +130,7 @@ impl Filters {
     async fn run(&self, script: &Script, hall: Hall, rest: Vec<Value>) -> Result<Warm<Reply>, Problem> {
         let Hall { concert, performance, .. } = hall;
         let key = |name| self.redis.key(&format!("seats:{{sale:{concert}}}:{performance}:{name}"));
-        let keys = ["head", "taken", "sold", "ends"].map(key).to_vec();
+        let keys = ["head", "taken", "sold", "ends", "marks"].map(key).to_vec();
         let args = std::iter::once(self.clock.offset_millis().to_string().into()).chain(rest).collect();
         // The client's future is large, and callers keep it in theirs.
         let reply = Reply(Box::pin(self.redis.run(script, keys, args)).await?);

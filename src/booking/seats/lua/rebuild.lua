@@ -6,7 +6,7 @@
 -- ATOMIC because a half-made filter would answer, and the second of two callers must not undo what was told to the first's.
 if not is_cold() then return {'there'} end
 local now = clock()
-redis.call('DEL', ends)
+redis.call('DEL', ends, marks)
 redis.call('SET', taken, ARGV[3])
 redis.call('SET', sold, ARGV[4])
 for i = 5, #ARGV, 2 do redis.call('ZADD', ends, ARGV[i + 1], ARGV[i]) end
