@@ -400,7 +400,7 @@ async fn places_given_up_are_told_though_the_draw_comes_between() {
     world.wipe_redis().await;
 
     // The line says so more often than it is told at once.
-    let cold = "if is_cold(made) then return {'cold'} end";
+    let cold = "if is_cold() then return {'cold'} end";
     let drawn = format!("{cold} if redis.call('INCR', KEYS[1] .. ':runs') <= 5 then return {{'drawn'}} end");
     let broken = Sabotage::of_lua("Tells a line that was made anew", cold, &drawn);
     let proxy = Proxy::sabotaging(address_of(&server("FRONTROW__REDIS__URL")), broken).await;
