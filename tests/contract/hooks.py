@@ -215,6 +215,20 @@ def fit_seats(body):
     body["seat_ids"] = list(dict.fromkeys(body["seat_ids"]))
 
 
+def fit_hold(body):
+    """Either seats by name or the best ones: which of both there are is left to what was made up."""
+    best = body.get("best_available")
+    if isinstance(best, dict) and (not body.get("seat_ids") or best.get("quantity", 0) % 2):
+        body.pop("seat_ids", None)
+        # The grade is one of the concert's, or none.
+        best.pop("grade", None)
+        best["quantity"] = 1 + best["quantity"] % 4
+        return
+    body.pop("best_available", None)
+    body["seat_ids"] = body.get("seat_ids") or ["A-5-1"]
+    fit_seats(body)
+
+
 def seat_of(text):
     number = zlib.crc32(text.encode(errors="replace"))
     return f"A-{4 + number % 36}-{1 + number // 36 % 50}"
@@ -233,7 +247,7 @@ FITTING = {
     ("POST", "/v1/me/points/charges"): fit_charge,
     ("POST", "/v1/sessions"): fit_session,
     ("POST", "/v1/holds/{id}/payment"): fit_payment,
-    ("POST", "/v1/performances/{id}/holds"): fit_seats,
+    ("POST", "/v1/performances/{id}/holds"): fit_hold,
     ("POST", "/v1/admin/performances/{id}/blocks"): fit_blocks,
     ("DELETE", "/v1/admin/performances/{id}/blocks"): fit_blocks,
 }
