@@ -289,8 +289,7 @@ async fn a_connection_lost_before_the_commit_fails_the_batch_and_not_the_lane() 
     let mut somebody = scene.hold_up(0).await;
     let (first, ()) = tokio::join!(scene.note(0, Kind::Plain), async {
         scene.world.wait_until_running("VALUES (0)").await;
-        let kill =
-            "SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE info LIKE 'INSERT INTO notes%'";
+        let kill = "SELECT CONCAT('KILL ', id) FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'INSERT INTO notes%'";
         // The server fails to list what others run while one of them has bound bytes that are no text.
         let kill: String = eventually("the statement to be seen", || async {
             sqlx::query_scalar(kill).fetch_one(&mut scene.world.sql().await).await.ok()

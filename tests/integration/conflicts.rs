@@ -10,11 +10,9 @@ use futures::future::join_all;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _, MySqlConnection};
 
-use crate::support::arena::{Plan, text};
+use crate::support::arena::Plan;
 use crate::support::history::Event;
-use crate::support::proxy::sabotage::Sabotage;
-use crate::support::world::address_of;
-use crate::support::{Api, Buyer, History, Process, Proxy, Sale, World, eventually};
+use crate::support::{Api, Buyer, History, Process, Sale, World, eventually};
 
 /// A unit has about five seconds, and waits for a lock for one of them at a time, or two: the server looks once a second.
 const SETTINGS: [(&str, &str); 3] = [
@@ -263,42 +261,6 @@ async fn a_lock_held_for_a_while_is_waited_for_and_one_held_for_long_is_told() {
     };
     join_all(scene.cases.iter().map(one)).await;
     scene.end().await;
-}
-
-/// Holds that lock the same seats in opposite orders: one instance's statement is turned round on its way to the server.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transactions_that_deadlock_each_other_both_get_their_answer() {
-    // The seat filter would let one of them through, and a batch of them would meet another one once.
-    let apart = [("FRONTROW__BOOKING__SEAT_FILTER", "false"), ("FRONTROW__BOOKING__HOLD_BATCH_MAX", "1")];
-    let world = World::with(&apart).await;
-    let url = world.mysql_url();
-    let sabotage = Sabotage::of_sql("FROM seats", "ORDER BY seat_no FOR UPDATE", "ORDER BY seat_no DESC FOR UPDATE");
-    let proxy = Proxy::sabotaging(address_of(url), sabotage.clone()).await;
-    let (name, value) = world.mysql_through(&proxy);
-    let (one, two) = (world.instance().await, world.instance_with(&[(name, &value)]).await);
-    let api = Api::over(&[&one, &two]);
-    let sale = Sale::new(&api, &one, &Plan { limit: 20, ..Plan::default() }).await;
-    let buyers = Buyer::many(&one.state, 16).await;
-    let passes = join_all(buyers.iter().map(|buyer| buyer.enter(&api, &sale))).await;
-    let seats: Vec<String> = (1..=10).map(|seat| format!("A-1-{seat}")).collect();
-    let seats: Vec<&str> = seats.iter().map(String::as_str).collect();
-    eventually("a deadlock", || async {
-        let holds =
-            buyers.iter().zip(&passes).map(|(buyer, pass)| buyer.try_hold(&api, &sale.performances[0], pass, &seats));
-        let replies = join_all(holds).await;
-        let won: Vec<usize> = (0..replies.len()).filter(|at| replies[*at].status == 201).collect();
-        assert_eq!(won.len(), 1, "{replies:?}");
-        for reply in replies.iter().filter(|reply| reply.status != 201) {
-            reply.clone().expect_problem(409, "seats_taken");
-        }
-        let hold = format!("/v1/holds/{}", text(&replies[won[0]].body["id"]));
-        assert_eq!(api.delete(&hold).bearer(&buyers[won[0]].token).send().await.status, 204);
-        (metrics::db_retries("booking.hold", "deadlock") > 0).then_some(())
-    })
-    .await;
-    assert!(sabotage.hits() > 0);
-    world.assert_clean(&one).await;
-    world.end(vec![one, two]).await;
 }
 
 /// MariaDB's error 1020 comes under another isolation level than ours; here the server is asked to say it.
