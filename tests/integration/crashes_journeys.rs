@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::support::api::Call;
 use crate::support::arena::{Plan, text};
 use crate::support::crowd::hall;
-use crate::support::{Api, Buyer, Cluster, History, Instance, Reply, Sale, Victim, World, rounds};
+use crate::support::{Api, Buyer, Cluster, History, Instance, Reply, Sale, Victim, World, eventually, rounds};
 
 /// Who sets out before each death.
 const WAVE: usize = 20;
@@ -82,7 +82,12 @@ impl Traveller<'_> {
 
     /// Sends a step until it is answered, with success.
     async fn step<'a>(&'a self, name: &str, status: u16, call: impl Fn() -> Call<'a>) -> Reply {
-        let reply = self.steps.insist(&self.about(name), call).await;
+        // News of a seat that was given back dies with whoever was to tell it; the filter is put right within a period.
+        let reply = eventually("the filter to be right", || async {
+            let reply = self.steps.insist(&self.about(name), &call).await;
+            (reply.body["code"] != "seats_taken").then_some(reply)
+        })
+        .await;
         assert_eq!(reply.status, status, "{name}: {}", String::from_utf8_lossy(&reply.bytes));
         reply
     }
