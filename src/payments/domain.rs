@@ -48,6 +48,8 @@ pub enum PaymentStatus {
     Failed,
     /// The money went back.
     Refunded,
+    /// The money is owed back, and the provider has not confirmed yet that it sent it.
+    Refunding,
 }
 
 impl PaymentStatus {
@@ -58,7 +60,8 @@ impl PaymentStatus {
             0 => Self::Pending,
             1 => Self::Succeeded,
             2 => Self::Failed,
-            _ => Self::Refunded,
+            3 => Self::Refunded,
+            _ => Self::Refunding,
         }
     }
 }
@@ -68,6 +71,8 @@ impl PaymentStatus {
 pub enum Subject {
     /// Held seats.
     Hold(uuid::Uuid),
+    /// Points that a buyer puts on the account.
+    Charge(uuid::Uuid),
 }
 
 impl Subject {
@@ -76,6 +81,7 @@ impl Subject {
     pub const fn stored(self) -> (u8, uuid::Uuid) {
         match self {
             Self::Hold(id) => (0, id),
+            Self::Charge(id) => (2, id),
         }
     }
 }
