@@ -13,7 +13,7 @@ use super::store;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{self, Conn};
+use crate::platform::db::{Conn, Outcomes, Script, Slot};
 use crate::platform::error::{Fault, Problem};
 use crate::platform::outbox;
 use crate::platform::token::{KeyRing, Reader, Sealer};
@@ -92,19 +92,43 @@ impl Passes {
     }
 }
 
-/// Locks the rows of these passes for the rest of the transaction, and returns those that are live with the database's
-/// present instant. As one user has one live pass per sale, this also puts one buyer's bookings in a row.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn lock_live(conn: &mut Conn, ids: &[PassId]) -> Result<(Timestamp, HashSet<PassId>), Problem> {
-    let rows = store::list_by_id_for_update(conn, ids).await?;
-    let now = match rows.first() {
-        Some(row) => row.now_at,
-        None => db::now(conn).await?,
-    };
-    let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at);
-    Ok((now, live.map(|row| row.id).collect()))
+/// What a script asks about passes and their sale.
+#[derive(Debug)]
+pub struct Asked {
+    passes: Slot<store::LockedPass>,
+    stopped: Slot<(bool,)>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Those of the passes that are live.
+    pub live: HashSet<PassId>,
+    /// The database's present instant; none where it has none of the passes.
+    pub now: Option<Timestamp>,
+    /// Whether an operator has stopped the sale.
+    pub is_stopped: bool,
+}
+
+/// Has a script lock the rows of these passes for the rest of the transaction, which also puts one buyer's bookings in a row, as
+/// one user has one live pass per sale; and read, after that, whether the sale is stopped, as [`refuse_if_stopped`] does.
+pub fn ask(script: &mut Script, offset_micros: i64, concert: ConcertId, ids: &[PassId]) -> Asked {
+    let passes = script.add_all((!ids.is_empty()).then(|| store::list_by_id_for_update_text(offset_micros, ids)));
+    Asked { passes, stopped: script.add(store::is_stopped_text(concert)) }
+}
+
+impl Asked {
+    /// Reads what the script found.
+    ///
+    /// # Errors
+    /// Where a row is not what it should be.
+    pub fn read(&self, outcomes: &Outcomes) -> Result<Found, Problem> {
+        let rows = outcomes.list(&self.passes)?;
+        let now = rows.first().map(|row| row.now_at);
+        let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at).map(|row| row.id).collect();
+        let is_stopped = outcomes.list(&self.stopped)?.into_iter().any(|(is_stopped,)| is_stopped);
+        Ok(Found { live, now, is_stopped })
+    }
 }
 
 /// What is told of a pass whose stay has ended.
@@ -120,15 +144,7 @@ pub fn expired() -> Problem {
 /// # Errors
 /// `sale_stopped`.
 pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
-    if is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
-}
-
-/// Whether an operator has stopped the sale, as [`refuse_if_stopped`] reads it.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
-    store::is_stopped(conn, concert).await
+    if store::is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
 }
 
 /// What everybody is told while the sale is stopped.

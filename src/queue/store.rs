@@ -283,6 +283,11 @@ pub(super) async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bo
     Ok(found.unwrap_or(false))
 }
 
+/// The same, for a script.
+pub(super) fn is_stopped_text(concert: ConcertId) -> Text {
+    Text::new(FIND_IS_STOPPED).bind(&concert)
+}
+
 /// The highest rank that was ever let in: it was called, and so was everybody before.
 pub(super) async fn find_last_admitted(
     conn: &mut Conn,
@@ -376,8 +381,13 @@ pub(super) async fn list_by_id_for_update(conn: &mut Conn, ids: &[PassId]) -> Re
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let text = Text::new(in_list(LIST_BY_ID_FOR_UPDATE, ids.len())).bind(&conn.offset_micros());
-    ids.iter().fold(text, Text::bind).list(conn).await
+    list_by_id_for_update_text(conn.offset_micros(), ids).list(conn).await
+}
+
+/// The same, for a script.
+pub(super) fn list_by_id_for_update_text(offset_micros: i64, ids: &[PassId]) -> Text {
+    let text = Text::new(in_list(LIST_BY_ID_FOR_UPDATE, ids.len())).bind(&offset_micros);
+    ids.iter().fold(text, Text::bind)
 }
 
 /// How many are inside.
