@@ -149,6 +149,14 @@ pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Resu
     Ok(true)
 }
 
+/// Locks the stay of `user` for the rest of the transaction, if there is one: what this buyer books comes one after the other.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn lock_stay(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<(), Problem> {
+    store::find_by_user_for_update(conn, concert, user).await.map(drop)
+}
+
 /// What became of a user's stay from another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Elsewhere {

@@ -11,6 +11,7 @@ mod availability;
 mod blocks;
 mod cancellation;
 mod cancelled;
+mod card_payments;
 mod clocks;
 mod combiner;
 mod conflicts;
