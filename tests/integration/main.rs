@@ -46,6 +46,7 @@ mod ownership;
 mod partitions;
 mod plans;
 mod properties;
+mod provider;
 mod races;
 mod readiness;
 mod ready_bytes;
