@@ -1,4 +1,4 @@
-//! The card provider over HTTP, as Stripe's PaymentIntents have it.
+//! The card provider over HTTP, as Stripe's payment intents have it.
 //!
 //! Every POST carries an idempotency key made from the attempt: `{attempt}:create`, `:confirm`, `:cancel`, `:refund`. The
 //! provider answers a repetition with what it said the first time, which is then marked as replayed and may be out of date, or a

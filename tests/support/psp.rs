@@ -44,7 +44,7 @@ pub struct Books {
     /// `intents`, `unconfirmed`, `processing`, `succeeded`, `declined`, `cancelled`, `charged`, `refunded`, `refunds`,
     /// `refunds_failed`, `forgotten`.
     pub totals: Value,
-    /// `calls`, `replayed`, `dropped_requests`, `dropped_replies`, `errors`, `hung`.
+    /// `received`, `replayed`, `dropped_requests`, `dropped_replies`, `errors`, `hung`.
     pub calls: Value,
     /// `events`, `waiting`, `delivered`, `given_up`, `lost`, `forged`, `forged_accepted`.
     pub webhooks: Value,

@@ -158,7 +158,7 @@ pub struct Refusal {
     /// The parameter that is to blame.
     pub param: Option<String>,
     /// The intent that it is about, as it is now.
-    pub intent: Option<Value>,
+    pub intent: Option<Box<Value>>,
 }
 
 impl Refusal {
@@ -182,7 +182,7 @@ impl Refusal {
     }
 
     fn stands(intent: &Intent, message: &str) -> Self {
-        let shown = Some(intent.shown());
+        let shown = Some(Box::new(intent.shown()));
         Self { intent: shown, ..Self::plain(400, Some("payment_intent_unexpected_state"), message) }
     }
 
@@ -190,7 +190,7 @@ impl Refusal {
         Self {
             kind: "card_error",
             decline_code: Some(decline.decline_code),
-            intent: Some(intent.shown()),
+            intent: Some(Box::new(intent.shown())),
             ..Self::plain(402, Some(decline.code), "Your card was declined.")
         }
     }

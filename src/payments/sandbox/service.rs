@@ -68,7 +68,7 @@ pub struct Said {
 /// What was done with the calls so far.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Calls {
-    calls: u64,
+    received: u64,
     replayed: u64,
     dropped_requests: u64,
     dropped_replies: u64,
@@ -76,13 +76,29 @@ struct Calls {
     hung: u64,
 }
 
+/// Where a call's connection is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Loss {
+    #[default]
+    Nowhere,
+    BeforeWork,
+    BeforeAnswer,
+}
+
+/// Where a call fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Failure {
+    #[default]
+    Nowhere,
+    BeforeEffect,
+    AfterEffect,
+}
+
 /// What chance has in store for a call.
 #[derive(Clone, Copy, Debug, Default)]
 struct Draw {
-    drops_request: bool,
-    drops_reply: bool,
-    fails_before: bool,
-    fails_after: bool,
+    loss: Loss,
+    failure: Failure,
     is_unlucky: bool,
     delay: Duration,
     hang: Duration,
@@ -164,7 +180,7 @@ impl Sandbox {
 
     async fn carry_out(&self, request: Request) -> Outcome {
         let draw = self.lock().draw(request.operation);
-        if draw.drops_request {
+        if draw.loss == Loss::BeforeWork {
             return Outcome::Dropped;
         }
         let known = self.lock().claim(&request);
@@ -177,18 +193,18 @@ impl Sandbox {
             }
         };
         tokio::time::sleep(draw.hang).await;
-        if draw.drops_reply { Outcome::Dropped } else { Outcome::Said(answer) }
+        if draw.loss == Loss::BeforeAnswer { Outcome::Dropped } else { Outcome::Said(answer) }
     }
 
     /// The effect, its news and what is kept under the key, all at once.
     fn work(&self, request: &Request, draw: Draw) -> Said {
         let mut inner = self.lock();
-        inner.calls.errors += u64::from(draw.fails_before || draw.fails_after);
+        inner.calls.errors += u64::from(draw.failure != Failure::Nowhere);
         let (mut status, mut body, mut is_kept) = (500, failure(), true);
-        if !draw.fails_before {
+        if draw.failure != Failure::BeforeEffect {
             let now = self.0.clock.now().millis().div_euclid(1000);
             let outcome = asked::perform(&mut inner.books, request, draw.is_unlucky, now);
-            if !draw.fails_after {
+            if draw.failure == Failure::Nowhere {
                 (status, body, is_kept) = match outcome {
                     Ok(value) => (200, value, true),
                     Err(refusal) => (refusal.status, refusal.shown(), refusal.is_kept()),
@@ -295,25 +311,31 @@ enum Claim {
 
 impl Inner {
     fn draw(&mut self, operation: Operation) -> Draw {
-        self.calls.calls += 1;
+        self.calls.received += 1;
         let behaviour = self.behaviour.clone();
         let is_unlucky = operation == Operation::Confirm && self.dice.random_bool(behaviour.decline_rate);
         if !behaviour.operations.contains(&operation) {
             return Draw { is_unlucky, ..Draw::default() };
         }
-        let fails = self.dice.random_bool(behaviour.error_rate);
-        let fails_after = fails && self.dice.random_bool(0.5);
-        let drops_request = self.dice.random_bool(behaviour.drop_request_rate);
-        let drops_reply = !drops_request && self.dice.random_bool(behaviour.drop_reply_rate);
+        let failure = match (self.dice.random_bool(behaviour.error_rate), self.dice.random_bool(0.5)) {
+            (false, _) => Failure::Nowhere,
+            (true, false) => Failure::BeforeEffect,
+            (true, true) => Failure::AfterEffect,
+        };
+        let loss = if self.dice.random_bool(behaviour.drop_request_rate) {
+            Loss::BeforeWork
+        } else if self.dice.random_bool(behaviour.drop_reply_rate) {
+            Loss::BeforeAnswer
+        } else {
+            Loss::Nowhere
+        };
         let hangs = behaviour.hang_ms > 0 && self.dice.random_bool(behaviour.hang_rate);
-        self.calls.dropped_requests += u64::from(drops_request);
-        self.calls.dropped_replies += u64::from(drops_reply);
-        self.calls.hung += u64::from(hangs && !drops_request);
+        self.calls.dropped_requests += u64::from(loss == Loss::BeforeWork);
+        self.calls.dropped_replies += u64::from(loss == Loss::BeforeAnswer);
+        self.calls.hung += u64::from(hangs && loss != Loss::BeforeWork);
         Draw {
-            drops_request,
-            drops_reply,
-            fails_before: fails && !fails_after,
-            fails_after,
+            loss,
+            failure,
             is_unlucky,
             delay: Duration::from_millis(behaviour.delay_ms),
             hang: if hangs { Duration::from_millis(behaviour.hang_ms) } else { Duration::ZERO },

@@ -142,7 +142,7 @@ impl Refusal {
             }
         }
         if let Some(intent) = &self.intent {
-            error["payment_intent"] = intent.clone();
+            error["payment_intent"] = (**intent).clone();
         }
         json!({"error": error})
     }

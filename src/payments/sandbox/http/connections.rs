@@ -20,7 +20,7 @@ use crate::platform::shutdown::Shutdown;
 /// Connections at once; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 4096;
 /// How long an idle connection is kept; also the longest time for a request's head.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Pause after the operating system refuses to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After shutdown was requested: how long answers may take.
