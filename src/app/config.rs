@@ -31,6 +31,7 @@ pub struct Config {
     pub booking: booking::seats::Settings,
     pub points: points::Settings,
     pub attempts: payments::attempts::Settings,
+    pub payments: payments::Settings,
     pub outbox: OutboxSettings,
     pub jobs: JobSettings,
 }
@@ -88,6 +89,9 @@ mod tests {
             config.http.request_timeout_ms < attempts.grace_secs * 1000,
             "nobody confirms what recovery has cancelled"
         );
+        let payments = &config.payments;
+        assert!(payments.base_url.is_empty() && payments.connect_timeout_ms + payments.wait_ms < payments.timeout_ms);
+        assert!(payments.wait_ms + payments.timeout_ms < config.http.request_timeout_ms);
         assert!(config.queue.listeners_max + 6000 <= config.http.connections_max, "buyers need places too");
     }
 

@@ -12,6 +12,8 @@ use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
 use crate::payments::gateway::Gateway;
 use crate::payments::payable::{Payable, Payables};
+use crate::payments::signature::Verifier;
+use crate::payments::stripe::Stripe;
 use crate::payments::webhooks::Verify;
 use crate::payments::{Attempts, Webhooks, attempts};
 use crate::platform::clock::Clock;
@@ -55,7 +57,13 @@ impl State {
     /// # Errors
     /// Where a setting makes no sense.
     pub fn new(config: Config, clock: Clock) -> Result<Self, ConfigError> {
-        Self::paid_through(None, None, config, clock)
+        let provider = Stripe::configured(&config.payments)?.map(|provider| Arc::new(provider) as Arc<dyn Gateway>);
+        let verifier = Verifier::configured(&config.payments)?;
+        let verify = verifier.map(|verifier| {
+            let verify: Verify = Arc::new(move |header, body, now| verifier.verify(header, body, now).is_ok());
+            verify
+        });
+        Self::paid_through(provider, verify, config, clock)
     }
 
     /// The same with this card provider, and with what tells its webhooks from others.

@@ -68,7 +68,8 @@ impl<'a> Questions<'a> {
                 Ok(made) => return Ok(made),
                 Err(GatewayError::Refused(why)) => {
                     tracing::warn!(payment = %self.order.attempt, why, "the payment provider refuses an attempt");
-                    return Err(Reason::Rejected);
+                    // What failed inside at first is told as a failure for ever; the card is not to blame.
+                    return Err(if failures == 0 { Reason::Rejected } else { Reason::NotSent });
                 }
                 Err(error) => {
                     tracing::info!(payment = %self.order.attempt, %error, "an attempt was not created");

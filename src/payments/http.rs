@@ -8,12 +8,10 @@ use serde::Deserialize;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::signature;
 use super::webhooks::{BODY_BYTES_MAX, Webhooks};
 use crate::platform::error::{Problem, ProblemBody, codes};
 use crate::platform::http::body::unreadable;
-
-/// The header that carries the provider's signature.
-const SIGNATURE: &str = "stripe-signature";
 
 /// The payments' routes.
 pub fn router(webhooks: Webhooks) -> OpenApiRouter {
@@ -32,7 +30,7 @@ struct ProviderEvent {
 }
 
 /// Takes an event of the card provider. It is a hint only: the provider is asked what is true.
-#[utoipa::path(post, path = "/v1/webhooks/payments", tag = "payments", request_body = ProviderEvent,
+#[utoipa::path(post, path = "/v1/payments/webhooks", tag = "payments", request_body = ProviderEvent,
     params(("Stripe-Signature" = String, Header, description = "The provider's signature of the body, with the time")),
     responses((status = 204, description = "Taken, now or before"),
         (status = 400, body = ProblemBody, content_type = "application/problem+json", description = "invalid_signature, malformed_json"),
@@ -47,7 +45,7 @@ async fn take(
     if body.len() > BODY_BYTES_MAX {
         return Err(Problem::new(&codes::PAYLOAD_TOO_LARGE));
     }
-    let signature = headers.get(SIGNATURE).and_then(|value| value.to_str().ok());
+    let signature = headers.get(signature::HEADER).and_then(|value| value.to_str().ok());
     webhooks.take(signature, &body).await?;
     Ok(StatusCode::NO_CONTENT)
 }

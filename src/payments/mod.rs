@@ -1,7 +1,8 @@
 //! Payments: what was paid, how, and for what.
 //!
 //! A payment by points is settled in the transaction of what it pays for. A payment by card is an attempt (`attempts.rs`): it is
-//! committed before the provider is asked, and recovered (`recovery.rs`) where nobody heard the provider's answer.
+//! committed before the provider is asked, and recovered (`recovery.rs`) where nobody heard the provider's answer. What a card
+//! provider must be able to do is in [`gateway`]; [`stripe`] speaks to one, and [`sandbox`] is one to try things with.
 //!
 //! Invariants:
 //! - At most one attempt for the same thing is undecided, and at most one of the same request; unique keys decide.
@@ -19,11 +20,19 @@ pub mod http;
 mod metrics;
 pub mod payable;
 mod recovery;
+pub mod sandbox;
+mod settings;
+pub mod signature;
 pub mod store;
+pub mod stripe;
 pub mod webhooks;
 
 pub use attempts::{Attempts, card_token, in_progress};
 pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Subject};
+pub use settings::Settings;
 pub use store::attempts::{Earlier, list_of_subjects};
 pub use store::{INVARIANTS, insert_settled, list, mark_refunded, owe_refund};
 pub use webhooks::Webhooks;
+
+/// Where the provider sends its webhooks.
+pub const WEBHOOK_PATH: &str = "/v1/payments/webhooks";

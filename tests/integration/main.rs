@@ -47,6 +47,7 @@ mod ownership;
 mod partitions;
 mod plans;
 mod properties;
+mod provider;
 mod races;
 mod readiness;
 mod ready_bytes;

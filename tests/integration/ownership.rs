@@ -65,7 +65,7 @@ const ROWS: [Row; 47] = [
     public("POST /v1/users", "201"),
     public("POST /v1/sessions", "401 bad_credentials"),
     // Believed where the provider has signed it, whoever brings it.
-    public("POST /v1/webhooks/payments", "400 invalid_signature"),
+    public("POST /v1/payments/webhooks", "400 invalid_signature"),
     // Polling must cost nothing: whoever has the ticket may ask where it stands.
     public("GET /v1/concerts/{id}/queue/tickets/me", "200"),
     operators("POST /v1/admin/venues", "201"),
