@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::config::Config;
 use super::state::State;
-use super::{audit, dev, draw, seed, serve};
+use super::{audit, dev, draw, psp, seed, serve};
 use crate::platform::clock::Clock;
 use crate::platform::db;
 use crate::platform::embedded::Engine;
@@ -30,7 +30,7 @@ pub struct Arguments {
 enum Command {
     /// Serve. Needs `FRONTROW__DATABASE__URL`, `FRONTROW__REDIS__URL` and `FRONTROW__SECRETS__TOKEN_KEYS`.
     Serve,
-    /// Serve a demonstration, with private database and Redis processes where none are configured.
+    /// Serve a demonstration, with private database, Redis and card provider processes where none are configured.
     Dev {
         /// Where the private servers keep their data.
         #[arg(long, default_value = ".frontrow/dev")]
@@ -44,7 +44,12 @@ enum Command {
         /// `mysql` or `mariadb`; MySQL where it is found if left out.
         #[arg(long)]
         engine: Option<Engine>,
+        /// Where the card provider's webhooks go; to `serve` at its default address if left out.
+        #[arg(long, value_name = "URL")]
+        webhook_url: Option<String>,
     },
+    /// Run a card provider to try things with, which speaks Stripe's API and misbehaves on command.
+    Psp(psp::Psp),
     /// Bring the schema up to date.
     Migrate,
     /// Check every invariant against the whole live database. Ends with 1 on a breach.
@@ -119,7 +124,8 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             serve::run(state, listener, shutdown).await?;
         }
         Command::Dev { dir } => Box::pin(dev::dev(file, &dir)).await?,
-        Command::Services { dir, engine } => dev::services(&dir, engine).await?,
+        Command::Services { dir, engine, webhook_url } => dev::services(file, &dir, engine, webhook_url).await?,
+        Command::Psp(asked) => psp::run(file, asked).await?,
         Command::Migrate => {
             let config = Config::load(file, &[])?;
             telemetry::init_logs(&config.log)?;

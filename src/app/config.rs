@@ -8,7 +8,7 @@ use crate::platform::config::{
     CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LimitSettings, LogSettings,
     OutboxSettings, RedisSettings, SecretSettings, load,
 };
-use crate::{accounts, booking, catalog, points, queue};
+use crate::{accounts, booking, catalog, payments, points, queue};
 
 /// The defaults, with their comments, as shipped in the binary.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -30,6 +30,8 @@ pub struct Config {
     pub queue: queue::Settings,
     pub booking: booking::seats::Settings,
     pub points: points::Settings,
+    pub attempts: payments::attempts::Settings,
+    pub payments: payments::Settings,
     pub outbox: OutboxSettings,
     pub jobs: JobSettings,
 }
@@ -81,6 +83,15 @@ mod tests {
         assert!(redis.command_timeout_ms < redis.connect_timeout_ms);
         assert!(redis.connect_timeout_ms + redis.command_timeout_ms < config.http.request_timeout_ms);
         assert!(config.http.request_timeout_ms < config.http.drain_timeout_secs * 1000);
+        let attempts = &config.attempts;
+        assert!(attempts.answer_ms + 2 * database.acquire_timeout_ms < config.http.request_timeout_ms);
+        assert!(
+            config.http.request_timeout_ms < attempts.grace_secs * 1000,
+            "nobody confirms what recovery has cancelled"
+        );
+        let payments = &config.payments;
+        assert!(payments.base_url.is_empty() && payments.connect_timeout_ms + payments.wait_ms < payments.timeout_ms);
+        assert!(payments.wait_ms + payments.timeout_ms < config.http.request_timeout_ms);
         assert!(config.queue.listeners_max + 6000 <= config.http.connections_max, "buyers need places too");
     }
 

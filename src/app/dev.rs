@@ -1,20 +1,23 @@
-//! `frontrow dev` and `frontrow services`: private database and Redis processes, and a demonstration.
+//! `frontrow dev` and `frontrow services`: private database, Redis and card provider processes, and a demonstration.
 
 use std::fs;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use rand::RngCore as _;
+use tokio::net::TcpListener;
 
 use super::config::Config;
 use super::demonstration::{self, OPERATOR, PASSWORD};
+use super::psp::{self, Beside};
 use super::serve;
 use super::state::State;
 use crate::platform::clock::Clock;
 use crate::platform::db;
-use crate::platform::embedded::{Engine, Options, Services};
+use crate::platform::embedded::{Engine, Options, Services, Sibling};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::telemetry;
 
@@ -50,29 +53,52 @@ fn token_keys(dir: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// Runs private servers, prints the settings that `serve` needs and `ready`, until it is told to stop.
+/// Runs private servers, prints the settings that `serve` needs and `ready`, until it is told to stop. Webhooks of the card
+/// provider go to `webhook_url`; to the address that `serve` has by default where there is none.
 ///
 /// # Errors
 /// Where the servers do not start, or one of them ends by itself.
-pub async fn services(dir: &Path, engine: Option<Engine>) -> anyhow::Result<()> {
+pub async fn services(
+    file: Option<&Path>,
+    dir: &Path,
+    engine: Option<Engine>,
+    webhook_url: Option<String>,
+) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     shutdown.listen_to_signals()?;
-    let (settings, services) = start(dir, engine).await?;
+    let webhook_url = match webhook_url {
+        Some(url) => url,
+        None => psp::webhooks_at(lookup(&Config::load(file, &[])?.http.addr).await?),
+    };
+    let (mut settings, services) = start(dir, engine).await?;
+    let beside = match psp::beside(dir, webhook_url).await {
+        Ok(beside) => beside,
+        Err(error) => {
+            services.stop().await;
+            return Err(error);
+        }
+    };
+    settings.extend(beside.settings.iter().cloned());
     for (name, value) in settings {
         println!("{name}={value}");
     }
     println!("ready");
     std::io::stdout().flush()?;
-    tokio::select! {
-        () = shutdown.requested() => {
-            services.stop().await;
-            Ok(())
-        }
-        name = services.ended() => {
-            services.stop().await;
-            anyhow::bail!("{name} ended by itself: see its log in {}", dir.display())
-        }
+    let ended = tokio::select! {
+        () = shutdown.requested() => None,
+        name = services.ended() => Some(name),
+        name = beside.process.ended() => Some(name),
+    };
+    tokio::join!(services.stop(), beside.process.stop());
+    match ended {
+        None => Ok(()),
+        Some(name) => anyhow::bail!("{name} ended by itself: see its log in {}", dir.display()),
     }
+}
+
+async fn lookup(addr: &str) -> anyhow::Result<SocketAddr> {
+    let mut found = tokio::net::lookup_host(addr).await.with_context(|| format!("{addr} is no address"))?;
+    found.next().with_context(|| format!("{addr} is no address"))
 }
 
 /// Serves with a demonstration, over private servers where none are configured.
@@ -82,6 +108,8 @@ pub async fn services(dir: &Path, engine: Option<Engine>) -> anyhow::Result<()> 
 pub async fn dev(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {
     let shutdown = Shutdown::default();
     shutdown.listen_to_signals()?;
+    // Before the servers, as the card provider is told where to send its webhooks.
+    let listener = serve::bind(&Config::load(file, &[])?.http.addr).await?;
     let own = [DATABASE, REDIS].iter().all(|name| std::env::var_os(name).is_some());
     let (mut settings, services) = if own {
         (vec![(TOKEN_KEYS, token_keys(dir)?)], None)
@@ -92,17 +120,39 @@ pub async fn dev(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {
     };
     settings.push(("FRONTROW__POINTS__CHARGE_WITHOUT_CARD", "true".into()));
     settings.push(("FRONTROW__LOG__FORMAT", "text".into()));
-    let outcome = serve_demonstration(file, &settings, services.as_ref(), &shutdown).await;
+    let outcome = with_cards(file, dir, listener, settings, services.as_ref(), &shutdown).await;
     if let Some(services) = services {
         services.stop().await;
     }
     outcome
 }
 
+/// Starts a card provider where none is configured, and ends it after everything that may need it.
+async fn with_cards(
+    file: Option<&Path>,
+    dir: &Path,
+    listener: TcpListener,
+    mut settings: Vec<(&'static str, String)>,
+    services: Option<&Services>,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let is_configured = !Config::load(file, &settings)?.payments.base_url.is_empty();
+    if is_configured {
+        return serve_demonstration(file, listener, &settings, services, None, shutdown).await;
+    }
+    let Beside { settings: cards, process } = psp::beside(dir, psp::webhooks_at(listener.local_addr()?)).await?;
+    settings.extend(cards);
+    let outcome = serve_demonstration(file, listener, &settings, services, Some(&process), shutdown).await;
+    process.stop().await;
+    outcome
+}
+
 async fn serve_demonstration(
     file: Option<&Path>,
+    listener: TcpListener,
     settings: &[(&'static str, String)],
     services: Option<&Services>,
+    cards: Option<&Sibling>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let config = Config::load(file, settings)?;
@@ -110,36 +160,63 @@ async fn serve_demonstration(
     db::migrate(&config.database).await?;
     let state = State::new(config, Clock::default())?;
     state.db.align_clock().await?;
-    let listener = serve::bind(&state.config.http.addr).await?;
     let base = format!("http://{}", listener.local_addr()?);
     let made = demonstration::prepare(&state).await.context("the demonstration could not be made")?;
     let engine = services.map(|services| services.engine);
-    println!("{}", welcome(&base, engine, &state.config, &made));
+    println!("{}", welcome(&base, engine, &cards_of(&state.config, cards.is_some()), &state.config, &made));
     std::io::stdout().flush()?;
     let serving = serve::run(state, listener, shutdown.clone());
     tokio::pin!(serving);
     tokio::select! {
         outcome = &mut serving => return outcome,
-        name = ended(services) => tracing::error!(name, "a private server ended by itself"),
+        name = ended(services, cards) => tracing::error!(name, "a private server ended by itself"),
     }
     shutdown.request();
     serving.await
 }
 
-async fn ended(services: Option<&Services>) -> &'static str {
-    match services {
-        Some(services) => services.ended().await,
-        None => std::future::pending().await,
+async fn ended(services: Option<&Services>, cards: Option<&Sibling>) -> &'static str {
+    let services = async {
+        match services {
+            Some(services) => services.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    let cards = async {
+        match cards {
+            Some(cards) => cards.ended().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        name = services => name,
+        name = cards => name,
     }
 }
 
-fn welcome(base: &str, engine: Option<Engine>, config: &Config, made: &demonstration::Demonstration) -> String {
+/// Where cards are charged. The key is shown of a sandbox only.
+fn cards_of(config: &Config, is_sandbox: bool) -> String {
+    let (address, key) = (&config.payments.base_url, config.payments.secret_key.expose());
+    if is_sandbox {
+        format!("{address}, a sandbox (key {key}): pm_card_visa pays, pm_card_chargeDeclined does not")
+    } else {
+        address.clone()
+    }
+}
+
+fn welcome(
+    base: &str,
+    engine: Option<Engine>,
+    cards: &str,
+    config: &Config,
+    made: &demonstration::Demonstration,
+) -> String {
     let engine = engine.map_or_else(|| "as configured".to_owned(), |engine| format!("{engine:?}"));
     let (arena, club, token) = (&made.arena, &made.club, &made.buyer_token);
     format!(
         "\nfrontrow is ready.\n\
          \n  server     {base}\n  API        {base}/docs\n  metrics    {base}/metrics\n  \
-         database   {engine}: {database}\n  Redis      {redis}\n\
+         database   {engine}: {database}\n  Redis      {redis}\n  cards      {cards}\n\
          \n  operator   {OPERATOR}\n  buyers     {buyers}\n  password   {PASSWORD} (all of them)\n\
          \n  arena      {base}/v1/concerts/{arena}   open now\n  club       {base}/v1/concerts/{club}   opens in three minutes\n\
          \nTry it (each line works as it is; the second one joins the line as buyer1, the third charges 50,000 points):\n\

@@ -1,7 +1,8 @@
 //! The composition root: the only module that knows every other.
 //!
 //! [`state`] builds the services, [`router`] lists every route, [`schedule`] every job, [`serve`] runs an
-//! instance, [`dev`] runs one with private servers and a demonstration, [`cli`] is the command line.
+//! instance, [`dev`] runs one with private servers and a demonstration, [`psp`] a card provider to try it with, [`cli`] is
+//! the command line.
 
 pub mod audit;
 pub mod cli;
@@ -11,6 +12,7 @@ pub mod dev;
 mod draw;
 mod openapi;
 pub mod operations;
+pub mod psp;
 pub mod router;
 pub mod schedule;
 pub mod seed;

@@ -19,7 +19,7 @@ use crate::platform::http::{TrustedProxies, etag};
 use crate::platform::shutdown::Shutdown;
 use crate::queue::http::QueueRoutes;
 use crate::queue::{JoinLimits, Listeners};
-use crate::{accounts, booking, catalog, points, queue};
+use crate::{accounts, booking, catalog, payments, points, queue};
 
 /// The routes that the API document describes.
 pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
@@ -37,6 +37,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(booking::holds::http::router(holds))
         .merge(booking::reservations::http::router(state.checkout.clone()))
         .merge(points::http::router(state.points.clone()))
+        .merge(payments::http::router(state.webhooks.clone()))
         .merge(accounts::admin::router(state.accounts.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
         .merge(queue::admin::router(state.queue.clone()))

@@ -61,6 +61,17 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
     // Once another instance runs the audit, what this one found is no news.
     let kept = FINDINGS_KEPT * Duration::from_secs(u64::from(state.config.jobs.audit_every_secs));
     shutdown.repeat(Duration::from_secs(5), move || async move { metrics::forget_invariants(kept) });
+    every(
+        Duration::from_millis(state.config.attempts.recovery_ms),
+        |state| Box::pin(async move { state.attempts.recover().await.map(drop) }),
+        "payments",
+    );
+    every(Duration::from_secs(5), |state| Box::pin(async move { state.attempts.measure().await }), "open payments");
+    let (attempts, draining) = (state.attempts.clone(), shutdown.clone());
+    shutdown.spawn(async move {
+        draining.requested().await;
+        attempts.drain().await;
+    });
     every(Duration::from_millis(500), |state| Box::pin(async move { state.queue.copy_places().await }), "places");
     every(
         Duration::from_millis(state.config.booking.reconcile_ms),
@@ -122,6 +133,11 @@ pub fn jobs(state: &State) -> Jobs {
             "queue.tidy_places",
             600,
             deletions(state, |state| Box::pin(async move { state.queue.tidy_places(DELETE_ROWS).await })),
+        )
+        .every(
+            "payments.tidy_events",
+            600,
+            deletions(state, |state| Box::pin(async move { state.webhooks.delete_old(DELETE_ROWS).await })),
         )
         .every(accounts::jobs::PURGE, accounts::jobs::PURGE_EVERY_SECS, accounts::jobs::purge(state.accounts.clone()))
 }

@@ -7,9 +7,15 @@ use futures::future::BoxFuture;
 use super::config::Config;
 use crate::accounts::Accounts;
 use crate::booking::holds::{self, Holds};
-use crate::booking::reservations::{self, Checkout};
+use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
+use crate::payments::gateway::Gateway;
+use crate::payments::payable::{Payable, Payables};
+use crate::payments::signature::Verifier;
+use crate::payments::stripe::Stripe;
+use crate::payments::webhooks::Verify;
+use crate::payments::{Attempts, Webhooks, attempts};
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
 use crate::platform::db::Db;
@@ -18,7 +24,7 @@ use crate::platform::latency::Latencies;
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
 use crate::platform::token::KeyRing;
-use crate::points::Points;
+use crate::points::{ChargesByCard, Points};
 use crate::queue::{self, NewSales, Passes, Queue, SeatSupply, Supply};
 
 /// The services of one instance.
@@ -41,6 +47,8 @@ pub struct State {
     pub holds: Holds,
     pub checkout: Checkout,
     pub points: Points,
+    pub attempts: Attempts,
+    pub webhooks: Webhooks,
 }
 
 impl State {
@@ -49,6 +57,25 @@ impl State {
     /// # Errors
     /// Where a setting makes no sense.
     pub fn new(config: Config, clock: Clock) -> Result<Self, ConfigError> {
+        let provider = Stripe::configured(&config.payments)?.map(|provider| Arc::new(provider) as Arc<dyn Gateway>);
+        let verifier = Verifier::configured(&config.payments)?;
+        let verify = verifier.map(|verifier| {
+            let verify: Verify = Arc::new(move |header, body, now| verifier.verify(header, body, now).is_ok());
+            verify
+        });
+        Self::paid_through(provider, verify, config, clock)
+    }
+
+    /// The same with this card provider, and with what tells its webhooks from others.
+    ///
+    /// # Errors
+    /// Where a setting makes no sense.
+    pub fn paid_through(
+        gateway: Option<Arc<dyn Gateway>>,
+        verify: Option<Verify>,
+        config: Config,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
         let keys = KeyRing::parse(&config.secrets.token_keys)?;
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
@@ -90,6 +117,15 @@ impl State {
             catalog: reader.clone(),
             filter: filter.clone(),
         };
+        let holds_by_card: Arc<dyn Payable> = Arc::new(HoldsByCard::new(reader.clone(), filter.clone()));
+        let attempts = Attempts::new(attempts::Parts {
+            db: db.clone(),
+            idempotency: idempotency.clone(),
+            gateway,
+            payables: Payables::new(holds_by_card, Arc::new(ChargesByCard)),
+            wake: wake.clone(),
+            settings: config.attempts,
+        });
         let paying = reservations::Parts {
             db: db.clone(),
             idempotency: idempotency.clone(),
@@ -97,6 +133,7 @@ impl State {
             filter: filter.clone(),
             latencies,
             wake: wake.clone(),
+            attempts: attempts.clone(),
         };
         Ok(Self {
             accounts,
@@ -108,7 +145,9 @@ impl State {
             holds,
             checkout: Checkout::new(paying, &config.booking),
             filter,
-            points: Points::new(db.clone(), idempotency.clone(), config.points),
+            points: Points::new(db.clone(), idempotency.clone(), attempts.clone(), config.points),
+            attempts,
+            webhooks: Webhooks::new(db.clone(), clock.clone(), verify),
             idempotency,
             config: Arc::new(config),
             clock,

@@ -57,7 +57,8 @@ pub enum RefundStanding {
 /// Why the provider gave no answer of use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayError {
-    /// The request was never sent: too many are under way, the provider is being left alone, or there is no connection.
+    /// The request was never sent: too many are under way, the provider is being left alone, or there is no connection; or
+    /// the provider turned it away before it looked at it.
     NotSent(String),
     /// It may have been carried out: the reply is late, lost, or says that something went wrong inside.
     Unknown(String),

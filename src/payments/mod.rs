@@ -1,10 +1,38 @@
 //! Payments: what was paid, how, and for what.
 //!
-//! Table owned: `payments`. A payment by points is settled in the transaction of what it pays for.
+//! A payment by points is settled in the transaction of what it pays for. A payment by card is an attempt (`attempts.rs`): it is
+//! committed before the provider is asked, and recovered (`recovery.rs`) where nobody heard the provider's answer. What a card
+//! provider must be able to do is in [`gateway`]; [`stripe`] speaks to one, and [`sandbox`] is one to try things with.
+//!
+//! Invariants:
+//! - At most one attempt for the same thing is undecided, and at most one of the same request; unique keys decide.
+//! - Nothing is charged before the attempt and the provider's name for it are committed.
+//! - A charge that has succeeded ends as what it was for, or as a refund: one of the two, and once.
+//! - No outcome is guessed: an attempt is closed by what the provider says of it.
+//!
+//! Tables owned: `payments`, `provider_events`.
 
+mod asking;
+pub mod attempts;
 pub mod domain;
 pub mod gateway;
+pub mod http;
+mod metrics;
+pub mod payable;
+mod recovery;
+pub mod sandbox;
+mod settings;
+pub mod signature;
 pub mod store;
+pub mod stripe;
+pub mod webhooks;
 
-pub use domain::{Method, Payment, PaymentId, PaymentStatus, Subject};
+pub use attempts::{Attempts, card_token, in_progress};
+pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Subject};
+pub use settings::Settings;
+pub use store::attempts::{Earlier, list_of_subjects};
 pub use store::{INVARIANTS, insert_settled, list, mark_refunded, owe_refund};
+pub use webhooks::Webhooks;
+
+/// Where the provider sends its webhooks.
+pub const WEBHOOK_PATH: &str = "/v1/payments/webhooks";

@@ -1,4 +1,6 @@
-//! The rows of payments.
+//! The rows of payments: those that are settled at once, and what must hold of all.
+
+pub mod attempts;
 
 use sqlx::AssertSqlSafe;
 
@@ -36,6 +38,35 @@ pub const INVARIANTS: &[Invariant] = &[
              LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 0 AND e.user_id = p.user_id \
              WHERE p.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND p.method = 0 \
              AND IF(p.state = 3, e.amount IS NULL OR e.amount <> p.amount, l.id IS NOT NULL) LIMIT ?",
+    },
+    Invariant {
+        name: "card_payment_is_booked",
+        promise: "every charged card payment is one ledger transaction of exactly its amount between the provider and what it was for, and no other card payment has one",
+        statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id))) AS CHAR) \
+             FROM payments AS p \
+             LEFT JOIN ledger_transactions AS l ON l.kind = IF(p.subject_kind = 2 AND p.state = 1, 0, 1) \
+                 AND l.reference = IF(p.subject_kind = 2 AND p.state = 1, p.subject_id, p.id) \
+             LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 1 \
+             WHERE p.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND p.method = 1 \
+             AND IF(p.state IN (1, 3, 4), e.amount IS NULL OR e.amount <> -p.amount, l.id IS NOT NULL) LIMIT ?",
+    },
+    Invariant {
+        name: "card_refund_is_booked",
+        promise: "every refunded card payment is one ledger transaction that gives exactly its amount back to the provider, and no other card payment has one",
+        statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id))) AS CHAR) \
+             FROM payments AS p LEFT JOIN ledger_transactions AS l ON l.kind = 2 AND l.reference = p.id \
+             LEFT JOIN ledger_entries AS e ON e.transaction_id = l.id AND e.account = 1 \
+             WHERE p.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND p.method = 1 \
+             AND IF(p.state = 3, e.amount IS NULL OR e.amount <> p.amount, l.id IS NOT NULL) LIMIT ?",
+    },
+    Invariant {
+        name: "open_payment_is_looked_after",
+        promise: "an undecided card payment is open and due, one that is owed back is due and known to the provider, and every other is closed",
+        statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id)), ' in state ', p.state) AS CHAR) \
+             FROM payments AS p \
+             WHERE p.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND p.method = 1 \
+             AND (IF(p.state = 0, p.open_subject IS NULL OR p.open_subject <> p.subject_id, p.open_subject IS NOT NULL OR p.open_key IS NOT NULL) \
+             OR (p.due_at IS NOT NULL) <> (p.state IN (0, 4)) OR (p.state IN (1, 3, 4) AND p.provider_id IS NULL)) LIMIT ?",
     },
     Invariant {
         name: "paid_once",

@@ -48,6 +48,12 @@ impl Breaker {
         }
     }
 
+    /// Whether everybody is refused at `now`. Asking does not take the place of a probe.
+    #[must_use]
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.lock().probe_at.is_some_and(|at| now < at)
+    }
+
     /// The dependency answered at `now`, whatever it said.
     pub fn succeeded(&self, now: Instant) {
         let mut inner = self.lock();
@@ -114,9 +120,12 @@ mod tests {
     #[test]
     fn one_probe_a_pause_and_its_success_closes() {
         let (breaker, now) = (Breaker::new("test_probe", 1, PAUSE), Instant::now());
+        assert!(!breaker.is_open(now));
         breaker.failed(now);
-        assert!(!breaker.lets_pass(now + PAUSE / 2));
+        assert!(breaker.is_open(now + PAUSE / 2) && !breaker.lets_pass(now + PAUSE / 2));
+        assert!(!breaker.is_open(now + PAUSE) && !breaker.is_open(now + PAUSE), "asking takes no probe's place");
         assert!(breaker.lets_pass(now + PAUSE));
+        assert!(breaker.is_open(now + PAUSE), "while the probe is under way");
         assert!(!breaker.lets_pass(now + PAUSE), "a second probe");
         breaker.failed(now + PAUSE);
         assert!(!breaker.lets_pass(now + PAUSE * 3 / 2));

@@ -36,6 +36,10 @@ const FIND_STORED: &str = "SELECT fingerprint, status, body, created_at > UTC_TI
 const INSERT_STORED: &str = "INSERT INTO idempotency_keys (user_id, request_key, fingerprint, status, body, created_at) \
      VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 
+/// Whoever has the key already keeps it.
+const KEEP: &str = "INSERT INTO idempotency_keys (user_id, request_key, fingerprint, status, body, created_at) \
+     VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)";
+
 /// Of a stored answer's row as text, all but its body.
 const ROW_LEN: usize = 800;
 /// Refused requests that look their keys up at the same time: they must not take the pool from those that take effect.
@@ -199,7 +203,18 @@ pub struct Stored {
 ///
 /// # Errors
 /// Where a statement fails.
-pub async fn find_stored(
+pub async fn find_stored(conn: &mut Conn, requests: &[&Begun]) -> Result<Vec<Option<Before>>, Problem> {
+    let mut script = Script::default();
+    let asked = ask_stored(&mut script, conn.offset_micros(), requests);
+    let outcomes = script.run(conn).await?;
+    read_stored(conn, requests, (&outcomes, &asked)).await
+}
+
+/// The same for requests that a script asked for by [`ask_stored`].
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn read_stored(
     conn: &mut Conn,
     requests: &[&Begun],
     (outcomes, asked): (&Outcomes, &Slot<Stored>),
@@ -211,7 +226,7 @@ pub async fn find_stored(
     Ok(requests.iter().map(|request| request.before(&stored)).collect())
 }
 
-/// Asks for what these requests were answered before: the answer is for [`find_stored`].
+/// Asks for what these requests were answered before: the answer is for [`read_stored`].
 pub fn ask_stored(script: &mut Script, offset_micros: i64, requests: &[&Begun]) -> Slot<Stored> {
     let texts = parts(requests, |request| 2 * request.key.len() + ROW_LEN).map(|part| {
         part.iter().fold(Text::new(union_all(FIND_STORED, part.len())), |text, request| {
@@ -222,6 +237,18 @@ pub fn ask_stored(script: &mut Script, offset_micros: i64, requests: &[&Begun]) 
 }
 
 impl Begun {
+    /// The client's key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// What must be the same for a repeat.
+    #[must_use]
+    pub const fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
     fn before(&self, stored: &[Stored]) -> Option<Before> {
         let mut kept = stored.iter().filter(|row| row.is_kept);
         let row = kept.find(|row| row.user_id == self.user && row.request_key == self.key.as_bytes())?;
@@ -244,7 +271,21 @@ pub fn store(script: &mut Script, offset_micros: i64, answers: &[(&Begun, &Answe
     let _: Slot<()> = script.add_all(texts);
 }
 
-fn in_flight() -> Problem {
+/// Stores the answer of a request that took effect after it had begun elsewhere or long ago, in the transaction of the effect.
+/// A key that another request of the user's has taken meanwhile stays as it is.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn keep(conn: &mut Conn, user: Uuid, key: &[u8], fingerprint: &[u8], answer: &Answer) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    let query = sqlx::query(KEEP).bind(user).bind(key).bind(fingerprint).bind(answer.status);
+    query.bind(answer.body.as_ref()).bind(offset).execute(conn.sql()).await?;
+    Ok(())
+}
+
+/// What is said of a request whose key is running.
+#[must_use]
+pub fn in_flight() -> Problem {
     Problem::new(&codes::IDEMPOTENCY_KEY_IN_FLIGHT).retry_after(1)
 }
 

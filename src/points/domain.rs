@@ -18,7 +18,6 @@ crate::problem_codes! {
     INSUFFICIENT_POINTS = 402 "insufficient_points" "Not enough points" "Your balance is below the amount. Charge points and repeat the payment.";
     BALANCE_LIMIT_EXCEEDED = 409 "balance_limit_exceeded" "Balance limit exceeded" "The balance would exceed 10,000,000. Charge less.";
     AMOUNT_OUT_OF_RANGE = 422 "amount_out_of_range" "Amount out of range" "One charge is from 1 to 1,000,000.";
-    PAYMENT_METHOD_UNAVAILABLE = 422 "payment_method_unavailable" "Payment method unavailable" "This installation does not take cards. Pay with points.";
 }
 
 /// Largest amount of one charge.

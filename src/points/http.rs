@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::domain::{Entry, Kind, TransactionId};
 use super::service::{Charge, ChargeBody, Points};
 use crate::accounts::Buyer;
+use crate::payments;
 use crate::platform::clock::Timestamp;
-use crate::platform::config::Secret;
 use crate::platform::error::{Problem, ProblemBody};
 use crate::platform::http::keyed::Answer;
 use crate::platform::http::{KeyedBody, Page, PageParams};
@@ -44,8 +44,8 @@ struct ChargeRequest {
     #[schema(value_type = i64, minimum = 1, maximum = 1_000_000, example = 100_000)]
     amount: Money,
     /// The provider's payment method. May be left out only where `points.charge_without_card` is set.
-    #[schema(value_type = Option<String>, example = "pm_card_visa")]
-    card_token: Option<Secret>,
+    #[schema(min_length = 1, max_length = 255, example = "pm_card_visa")]
+    card_token: Option<String>,
 }
 
 /// One movement of the buyer's points.
@@ -104,10 +104,13 @@ async fn get_points(State(points): State<Points>, Buyer(session): Buyer) -> Resu
     params(("Idempotency-Key" = String, Header, description = "Makes a repeat harmless", max_length = 255)),
     responses(
         (status = 201, description = "Charged", body = ChargeBody),
+        (status = 202, description = "Not decided yet, or the money goes back: see status", body = ChargeBody),
         (status = 400, description = "`idempotency_key_missing`, `malformed_json`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 402, description = "`card_declined` with `decline_code`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`balance_limit_exceeded`, `idempotency_key_in_flight`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`amount_out_of_range`, `payment_method_unavailable`, `invalid_body`, `idempotency_key_reused`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`payment_unavailable`, overloaded, read_only, unavailable or timed_out", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 async fn charge(
@@ -116,6 +119,7 @@ async fn charge(
     KeyedBody { key, body }: KeyedBody<ChargeRequest>,
 ) -> Result<Answer, Problem> {
     let ChargeRequest { amount, card_token } = body;
+    let card_token = card_token.map(payments::card_token).transpose()?;
     points.charge(session.user, key.required()?, Charge { amount, card_token }).await
 }
 

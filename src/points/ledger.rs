@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::domain::{Balance, Kind, Movement, TransactionId, insufficient};
+use super::domain::{Account, Balance, Kind, Movement, TransactionId, insufficient};
 use super::store;
 use crate::accounts::UserId;
 use crate::platform::db::Conn;
@@ -46,6 +46,26 @@ pub async fn refund(conn: &mut Conn, user: UserId, amount: Money, refund_id: Uui
     let sum =
         before.amount.plus(amount).ok_or_else(|| Problem::internal(anyhow::anyhow!("balance of {user} overflows")))?;
     credit(conn, Kind::Refund, refund_id, user, amount, Balance { amount: sum, entries: before.entries + 1 }).await
+}
+
+/// Writes down that a card was charged `amount` for this payment: from the provider to the revenue, past every buyer's points.
+///
+/// # Errors
+/// The fault `Duplicate` where this payment was booked before.
+pub async fn card_paid(conn: &mut Conn, amount: Money, payment_id: Uuid) -> Result<(), Problem> {
+    check_amount(amount)?;
+    let between = [(Account::Provider, amount.negated()), (Account::Revenue, amount)];
+    store::insert_between(conn, TransactionId::new(), Kind::Payment, payment_id, between).await
+}
+
+/// Writes down that the provider gave such a payment back to the card.
+///
+/// # Errors
+/// The fault `Duplicate` where this refund was booked before.
+pub async fn card_refunded(conn: &mut Conn, amount: Money, payment_id: Uuid) -> Result<(), Problem> {
+    check_amount(amount)?;
+    let between = [(Account::Revenue, amount.negated()), (Account::Provider, amount)];
+    store::insert_between(conn, TransactionId::new(), Kind::Refund, payment_id, between).await
 }
 
 /// Gives each of the buyers `amount` from the house, once however often they are named. For demonstrations and

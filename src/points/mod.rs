@@ -6,18 +6,21 @@
 //! - A buyer's balance is the sum of the buyer's entries, which are numbered without gaps in the order in which
 //!   they took effect.
 //! - The same payment, refund or charge is booked once; a unique key decides.
+//! - A charge by card becomes points, or goes back to the card: the balance has its limit when the money has come, too.
 //!
 //! Revenue, the card provider and the house's grants have entries but no balance row: theirs is the sum.
 //!
 //! Tables owned: `points_accounts`, `ledger_transactions`, `ledger_entries`.
 
+mod cards;
 pub mod domain;
 pub mod http;
 pub mod ledger;
 pub mod service;
 mod store;
 
-pub use domain::{CODES, Kind, PAYMENT_METHOD_UNAVAILABLE};
+pub use cards::ChargesByCard;
+pub use domain::{CODES, Kind};
 pub use http::router;
 pub use service::{Points, Settings};
 pub use store::INVARIANTS;

@@ -4,9 +4,11 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::domain::{Balance, ChargeId, Entry, Kind, PAYMENT_METHOD_UNAVAILABLE, charged, check_charge};
+use super::domain::{Balance, ChargeId, Entry, Kind, charged, check_charge};
 use super::{ledger, store};
 use crate::accounts::UserId;
+use crate::payments::payable::Ask;
+use crate::payments::{Attempts, Subject};
 use crate::platform::config::Secret;
 use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
@@ -31,16 +33,36 @@ pub struct Charge {
     pub card_token: Option<Secret>,
 }
 
-/// A charge that took effect.
+/// Where a charge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChargeStatus {
+    /// The points are on the account.
+    Succeeded,
+    /// The provider has not decided yet.
+    Pending,
+    /// It would have led past the balance limit when the money came: the money goes back to the card.
+    Refunded,
+}
+
+/// A charge.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChargeBody {
     /// The charge; the `reference` of its entry.
     id: ChargeId,
+    status: ChargeStatus,
     amount: Money,
-    /// The balance after it.
+    /// The balance after it; the present one where it has not succeeded.
     balance: Money,
     #[schema(example = "KRW")]
     currency: &'static str,
+}
+
+impl ChargeBody {
+    /// Of these parts.
+    pub(super) fn new(id: ChargeId, status: ChargeStatus, amount: Money, balance: Money) -> Self {
+        Self { id, status, amount, balance, currency: CURRENCY }
+    }
 }
 
 /// The points of an installation.
@@ -48,6 +70,7 @@ pub struct ChargeBody {
 pub struct Points {
     db: Db,
     idempotency: Idempotency,
+    attempts: Attempts,
     settings: Settings,
 }
 
@@ -60,8 +83,8 @@ struct ChargeInput {
 impl Points {
     /// The points in this database.
     #[must_use]
-    pub fn new(db: Db, idempotency: Idempotency, settings: Settings) -> Self {
-        Self { db, idempotency, settings }
+    pub fn new(db: Db, idempotency: Idempotency, attempts: Attempts, settings: Settings) -> Self {
+        Self { db, idempotency, attempts, settings }
     }
 
     /// The buyer's balance.
@@ -73,12 +96,17 @@ impl Points {
         Ok(found.await?.amount)
     }
 
-    /// Puts points on the buyer's account, once per key.
+    /// Puts points on the buyer's account, once per key: 201, or 202 while the provider decides.
     ///
     /// # Errors
-    /// 422 `amount_out_of_range`, `payment_method_unavailable` or `invalid_body`, 409 `balance_limit_exceeded`, and
-    /// those of the key.
+    /// 422 `amount_out_of_range`, `payment_method_unavailable` or `invalid_body`, 409 `balance_limit_exceeded`, 402
+    /// `card_declined`, 503 `payment_unavailable`, and those of the key.
     pub async fn charge(&self, user: UserId, key: RequestKey, charge: Charge) -> Result<Answer, Problem> {
+        if let Some(card_token) = charge.card_token {
+            let subject = Subject::Charge(ChargeId::new().0);
+            let ask = Ask { user, subject, amount: Some(charge.amount), card_token };
+            return self.attempts.pay(ask, key).await;
+        }
         let input = ChargeInput { user, charge, settings: self.settings };
         self.idempotency.once("points.charge", user.0, key, input, run_charge).await
     }
@@ -104,23 +132,22 @@ fn run_charge<'c>(conn: &'c mut Conn, input: &'c ChargeInput) -> BoxFuture<'c, R
     Box::pin(async move {
         let ChargeInput { user, charge, settings } = input;
         check_charge(charge.amount)?;
-        check_method(charge, *settings)?;
+        check_cardless(*settings)?;
         let before = store::get_balance_for_update(conn, *user).await?;
         let sum = charged(before.amount, charge.amount)?;
         let id = ChargeId::new();
         let after = Balance { amount: sum, entries: before.entries + 1 };
         let balance = ledger::credit(conn, Kind::Charge, id.0, *user, charge.amount, after).await?;
-        Answer::json(CREATED, &ChargeBody { id, amount: charge.amount, balance, currency: CURRENCY })
+        Answer::json(CREATED, &ChargeBody::new(id, ChargeStatus::Succeeded, charge.amount, balance))
     })
 }
 
 /// A charge that names no card comes from nowhere: only demonstrations and load tests accept it.
-fn check_method(charge: &Charge, settings: Settings) -> Result<(), Problem> {
-    match charge.card_token {
-        Some(_) => Err(Problem::new(&PAYMENT_METHOD_UNAVAILABLE)),
-        None if settings.charge_without_card => Ok(()),
-        None => Err(Problem::invalid_body("card_token", "name the card to charge")),
+fn check_cardless(settings: Settings) -> Result<(), Problem> {
+    if settings.charge_without_card {
+        return Ok(());
     }
+    Err(Problem::invalid_body("card_token", "name the card to charge"))
 }
 
 #[cfg(test)]
@@ -129,13 +156,9 @@ mod tests {
 
     #[test]
     fn a_charge_without_a_card_needs_the_setting() {
-        let code = |card: Option<&str>, charge_without_card| {
-            let charge = Charge { amount: Money(1), card_token: card.map(Secret::new) };
-            check_method(&charge, Settings { charge_without_card }).err().map(|problem| problem.code().code)
-        };
-        assert_eq!(code(None, true), None);
-        assert_eq!(code(None, false), Some("invalid_body"));
-        assert_eq!(code(Some("pm_card_visa"), true), Some("payment_method_unavailable"));
-        assert_eq!(code(Some("pm_card_visa"), false), Some("payment_method_unavailable"));
+        let code =
+            |charge_without_card| check_cardless(Settings { charge_without_card }).err().map(|it| it.code().code);
+        assert_eq!(code(true), None);
+        assert_eq!(code(false), Some("invalid_body"));
     }
 }

@@ -2,8 +2,9 @@
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
+use uuid::Uuid;
 
-use super::domain::{Account, Balance, Entry, Kind, Movement};
+use super::domain::{Account, Balance, Entry, Kind, Movement, TransactionId};
 use crate::accounts::UserId;
 use crate::platform::audit::Invariant;
 use crate::platform::db::{Conn, in_list, rows};
@@ -162,6 +163,26 @@ pub(super) async fn insert_movements(conn: &mut Conn, movements: &[Movement]) ->
         entries = entries.bind(change).bind(Some(movement.after.entries)).bind(Some(movement.after.amount));
         entries = entries.bind(movement.id).bind(1_u8).bind(movement.kind.counterpart().number()).bind(None::<UserId>);
         entries = entries.bind(change.negated()).bind(None::<u32>).bind(None::<Money>);
+    }
+    entries.execute(conn.sql()).await?;
+    Ok(())
+}
+
+/// Writes a movement down that no buyer's points take part in. The amounts sum to zero.
+pub(super) async fn insert_between(
+    conn: &mut Conn,
+    id: TransactionId,
+    kind: Kind,
+    reference: Uuid,
+    between: [(Account, Money); 2],
+) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    let transaction = sqlx::query(INSERT_TRANSACTION).bind(id).bind(kind.number()).bind(reference).bind(offset);
+    transaction.execute(conn.sql()).await?;
+    let mut entries = sqlx::query(AssertSqlSafe(rows(INSERT_ENTRY, between.len())));
+    for (line, (account, amount)) in (0_u8..).zip(between) {
+        entries = entries.bind(id).bind(line).bind(account.number()).bind(None::<UserId>);
+        entries = entries.bind(amount).bind(None::<u32>).bind(None::<Money>);
     }
     entries.execute(conn.sql()).await?;
     Ok(())

@@ -144,7 +144,15 @@ pub fn expired() -> Problem {
 /// # Errors
 /// `sale_stopped`.
 pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
-    if store::is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
+    if is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
+}
+
+/// Whether an operator has stopped the sale, as [`refuse_if_stopped`] reads it.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
+    store::is_stopped(conn, concert).await
 }
 
 /// What everybody is told while the sale is stopped.
@@ -163,6 +171,14 @@ pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Resu
     };
     end_locked(conn, id, concert, arrival).await?;
     Ok(true)
+}
+
+/// Locks the stay of `user` for the rest of the transaction, if there is one: what this buyer books comes one after the other.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn lock_stay(conn: &mut Conn, concert: ConcertId, user: UserId) -> Result<(), Problem> {
+    store::find_by_user_for_update(conn, concert, user).await.map(drop)
 }
 
 /// What became of a user's stay from another place.

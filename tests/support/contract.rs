@@ -41,8 +41,10 @@ impl Operation {
         format!("{} {}", self.method, self.path)
     }
 
+    /// Whether a client of ours sends it a body. What the payment provider sends is not looked at unless the provider has
+    /// signed it.
     pub fn takes_body(&self) -> bool {
-        self.description["requestBody"].is_object()
+        self.description["requestBody"].is_object() && !self.takes("Stripe-Signature")
     }
 
     pub fn takes_id(&self) -> bool {

@@ -46,7 +46,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
 
 /// Fills the tables that came later.
 pub async fn fill_later(sql: &mut MySqlConnection) {
-    run(sql, vec![operators(), line_in_mysql(), provider_events()]).await;
+    run(sql, vec![operators(), line_in_mysql(), cards()]).await;
 }
 
 async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
@@ -81,10 +81,24 @@ fn operators() -> Vec<String> {
     )]
 }
 
-/// What a provider told.
-fn provider_events() -> Vec<String> {
+/// Attempts to pay by card for holds that ended without: declined all but the last twenty, which are not decided yet. And what
+/// the provider told of them.
+fn cards() -> Vec<String> {
+    let (is_open, begun) = ("n >= 980", "NOW - INTERVAL (1000 - n) * 600 SECOND");
     vec![
-        "INSERT INTO provider_events (id, received_at) SELECT CONCAT('evt_', n), NOW - INTERVAL n MINUTE \
+        format!(
+            "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at, \
+             provider_id, open_subject, result_id, reason, due_at) \
+             SELECT {}, {}, 1, IF({is_open}, 0, 2), 0, {}, 20000, {begun}, {begun}, CONCAT('pi_', n), IF({is_open}, {}, NULL), \
+             {}, IF({is_open}, NULL, 'declined:card_declined'), IF({is_open}, NOW + INTERVAL n SECOND, NULL) \
+             FROM filling WHERE n < 1000",
+            id("015", "n"),
+            user("(5 * n % 500 + 4)"),
+            hold("(5 * n + 4)"),
+            hold("(5 * n + 4)"),
+            id("016", "n"),
+        ),
+        "INSERT INTO provider_events (id, received_at) SELECT CONCAT('evt_', n), NOW - INTERVAL (4000 - n) MINUTE \
          FROM filling WHERE n < 4000"
             .to_owned(),
     ]

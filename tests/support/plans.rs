@@ -17,6 +17,7 @@ const TYPICAL: &[(&str, &str)] = &[
     ("holds", "state = 0 AND expires_at > UTC_TIMESTAMP(6)"),
     ("hold_seats", "hold_id IN (SELECT id FROM holds WHERE state = 0)"),
     ("outbox", "state = 0"),
+    ("payments", "due_at IS NOT NULL"),
     ("queue_passes", "is_live = 1"),
     ("queue_ranks", "state = 6"),
     ("seats", "hold_id IS NOT NULL AND held_until > UTC_TIMESTAMP(6)"),
@@ -36,6 +37,7 @@ const PLAIN: &[(&str, &str)] = &[
     ("+", "1"),
     (",", "1"),
     ("IF(", "1"),
+    ("COALESCE(", "1"),
     ("SELECT", "1"),
     ("GREATEST(serving,", "1"),
 ];

@@ -17,12 +17,18 @@ pub fn command(program: &Path, world: &World) -> Command {
     with_settings(Command::new(program), world)
 }
 
-fn with_settings(mut command: Command, world: &World) -> Command {
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("FRONTROW__") {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("FRONTROW__") || name.starts_with("FRONTROW_PSP_") {
             command.env_remove(name);
         }
     }
+    command
+}
+
+fn with_settings(command: Command, world: &World) -> Command {
+    let mut command = without_settings(command);
     command.envs(world.environment().iter().cloned()).env("FRONTROW__HTTP__ADDR", "127.0.0.1:0");
     command
 }
@@ -47,6 +53,11 @@ impl Process {
     /// The same with another build of the program.
     pub fn spawn_program(program: &Path, world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
         Self::launch(command(program, world), arguments, extra)
+    }
+
+    /// Starts `frontrow <arguments>` with these variables and nothing else of ours: no world.
+    pub fn alone(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::launch(without_settings(Command::new(PROGRAM)), arguments, variables)
     }
 
     /// The same, with so many open files allowed.

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::proxy::sabotage::Sabotage;
+use super::till::{self, Till};
 use super::{Api, Buyer, Proxy};
 
 const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
@@ -160,7 +161,22 @@ impl World {
 
     /// Starts an instance with settings of its own.
     pub async fn instance_with(&self, extra: &[(&str, &str)]) -> Instance {
-        let state = self.state(extra);
+        self.instance_of(self.state(extra)).await
+    }
+
+    /// Starts an instance whose card provider is this one.
+    pub async fn instance_paid_through(&self, till: &Arc<Till>, extra: &[(&str, &str)]) -> Instance {
+        self.instance_of(self.state_paid_through(till, extra)).await
+    }
+
+    /// The services with this card provider.
+    pub fn state_paid_through(&self, till: &Arc<Till>, extra: &[(&str, &str)]) -> State {
+        let (gateway, clock) = (till.clone(), Clock::with_offset(self.offset.clone()));
+        State::paid_through(Some(gateway), Some(till::verify()), self.config(extra), clock).expect("services")
+    }
+
+    /// Starts an instance over these services.
+    async fn instance_of(&self, state: State) -> Instance {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let shutdown = Shutdown::default();

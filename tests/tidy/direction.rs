@@ -40,6 +40,11 @@ const SIDEWAYS: &[Sideways] = &[
         reason: "http and admin name accounts::{Buyer, Operator}: who asks is part of a handler's signature",
     },
     Sideways {
+        from: "payments",
+        allows: |importer, _| importer[0] == "points",
+        reason: "points may import payments: a charge by card is a payment, of which payments knows nothing but the trait",
+    },
+    Sideways {
         from: "catalog",
         allows: |_, path| item(path).is_some_and(|name| name.ends_with("Id")) && is_declared_in_domain(path),
         reason: "ids of catalog's domain may be named anywhere above platform: they are what is sold",

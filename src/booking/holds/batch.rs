@@ -237,7 +237,7 @@ impl Round<'_> {
             *counts.entry(user).or_default() += u64::from(seats);
         }
         let free = outcomes.list(&free)?.into_iter().map(|(seat,)| seat).collect();
-        let mut found = idempotency::find_stored(conn, &begun, (&outcomes, &stored)).await?.into_iter();
+        let mut found = idempotency::read_stored(conn, &begun, (&outcomes, &stored)).await?.into_iter();
         let before = self.batch.iter().map(|one| one.begun.as_ref().and_then(|_| found.next()?)).collect();
         Ok(Some(Facts { hall, concert, now, live, is_stopped, before, counts, free }))
     }

@@ -135,7 +135,7 @@ async fn show(
 #[utoipa::path(delete, path = "/v1/holds/{id}", tag = "booking", security(("bearer" = [])),
     params(("id" = HoldId, Path, description = "The hold")),
     responses((status = 204), (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid")))]
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, payment_in_progress")))]
 async fn release(
     State(routes): State<Arc<HoldRoutes>>,
     Buyer(session): Buyer,

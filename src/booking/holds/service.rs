@@ -9,6 +9,7 @@ use crate::accounts::UserId;
 use crate::booking::seats::filter::{Change, Filter, Hall};
 use crate::booking::seats::{self, Seats, Settings};
 use crate::catalog::{PerformanceId, Reader};
+use crate::payments::{self, Subject};
 use crate::platform::clock::Clock;
 use crate::platform::combiner::{Bounds, Combiner};
 use crate::platform::db::Db;
@@ -153,7 +154,7 @@ impl Holds {
     /// Frees the seats at once. Nothing happens where the hold has ended.
     ///
     /// # Errors
-    /// 404 where the user has no such hold, `already_paid`.
+    /// 404 where the user has no such hold, `already_paid`, `payment_in_progress`.
     pub async fn release(&self, user: UserId, hold: HoldId) -> Result<(), Problem> {
         let parts = &self.0.parts;
         let release = parts.db.in_tx_of(user.0, "booking.release", (user, hold), |conn, (user, hold)| {
@@ -164,6 +165,10 @@ impl Holds {
                     HoldStatus::Paid => return Err(Problem::new(&HOLD_PAID)),
                     HoldStatus::Released | HoldStatus::Expired => return Ok(None),
                     HoldStatus::Held => {}
+                }
+                let attempts = payments::list_of_subjects(conn, &[Subject::Hold(hold.0)]).await?;
+                if attempts.iter().any(|attempt| attempt.is_open) {
+                    return Err(payments::in_progress());
                 }
                 let held = store::list_seats(conn, &[*hold]).await?;
                 let numbers: Vec<u32> = held.iter().map(|(_, seat)| seat.number).collect();

@@ -54,7 +54,7 @@ pub const INVARIANTS: &[Invariant] = &[
                  (SELECT COALESCE(SUM(h.seat_count), 0) FROM holds AS h WHERE h.user_id = p.user_id AND h.concert_id = p.concert_id \
                      AND h.state = 0 AND h.expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) \
                  + (SELECT COALESCE(SUM(r.seat_count), 0) FROM reservations AS r WHERE r.user_id = p.user_id \
-                     AND r.concert_id = p.concert_id AND r.state IN (0, 1)) AS seats \
+                     AND r.concert_id = p.concert_id AND r.state = 1) AS seats \
                  FROM p JOIN concerts AS c ON c.id = p.concert_id) \
              SELECT CAST(CONCAT('user ', LOWER(HEX(a.user_id)), ' has ', a.seats, ' of ', a.seats_max) AS CHAR) \
              FROM a WHERE a.seats > a.seats_max LIMIT ?",
@@ -184,7 +184,7 @@ pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId
 }
 
 /// Asks for the live holds of these users for the concert, by how many seats each has.
-pub(super) fn ask_live_seat_counts(
+pub fn ask_live_seat_counts(
     script: &mut Script,
     offset_micros: i64,
     concert: ConcertId,

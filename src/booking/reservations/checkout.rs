@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::card;
 use super::domain::{ConcertName, PaymentView, Reservation, ReservationId, ReservationStatus, SoldSeat};
 use super::store::{self, NewReservation, ReservationRow};
 use crate::accounts::UserId;
@@ -14,7 +15,9 @@ use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
 use crate::booking::seats::filter::{Change, Hall};
 use crate::booking::seats::{self, Filter, News, Settings};
 use crate::catalog::Reader;
-use crate::payments::{self, Method, Payment, PaymentStatus, Subject};
+use crate::payments::payable::Ask;
+use crate::payments::{self, Attempts, Method, Payment, PaymentStatus, Subject};
+use crate::platform::config::Secret;
 use crate::platform::db::{self, Conn, Db};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
@@ -39,6 +42,7 @@ pub struct Checkout {
     pub(super) filter: Filter,
     pub(super) cancel_until: Duration,
     latencies: Latencies,
+    attempts: Attempts,
 }
 
 /// What [`Checkout`] is built from.
@@ -56,6 +60,8 @@ pub struct Parts {
     pub latencies: Latencies,
     /// Wakes the relay.
     pub wake: Wake,
+    /// Takes cards.
+    pub attempts: Attempts,
 }
 
 struct Paying {
@@ -69,15 +75,15 @@ impl Checkout {
     /// Over these parts.
     #[must_use]
     pub fn new(parts: Parts, settings: &Settings) -> Self {
-        let Parts { db, idempotency, catalog, filter, latencies, wake } = parts;
+        let Parts { db, idempotency, catalog, filter, latencies, wake, attempts } = parts;
         let cancel_until = Duration::from_hours(u64::from(settings.cancel_until_hours));
-        Self { db, idempotency, catalog, wake, filter, cancel_until, latencies }
+        Self { db, idempotency, catalog, wake, filter, cancel_until, latencies, attempts }
     }
 
     /// Pays a hold with points.
     ///
     /// # Errors
-    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `insufficient_points`, `sale_stopped`.
+    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `payment_in_progress`, `insufficient_points`, `sale_stopped`.
     pub async fn pay_with_points(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
         let news = News::default();
         let paying = Paying { user, hold, catalog: self.catalog.clone(), news: news.clone() };
@@ -86,6 +92,22 @@ impl Checkout {
         self.wake.now();
         news.tell(&self.filter).await;
         Ok(answer)
+    }
+
+    /// Pays a hold with a card: 201 the reservation, or 202 where it is not decided yet, or came too late.
+    ///
+    /// # Errors
+    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `sale_stopped`, and those of
+    /// [`Attempts::pay`].
+    pub async fn pay_with_card(
+        &self,
+        user: UserId,
+        hold: HoldId,
+        card_token: Secret,
+        key: RequestKey,
+    ) -> Result<Answer, Problem> {
+        let ask = Ask { user, subject: Subject::Hold(hold.0), amount: None, card_token };
+        self.attempts.pay(ask, key).await
     }
 
     /// The user's reservation.
@@ -99,7 +121,7 @@ impl Checkout {
                 Box::pin(async move {
                     let row = store::find(conn, *user, *id).await?;
                     let row = row.ok_or_else(|| Problem::not_found("reservation"))?;
-                    let seats = store::list_seats(conn, &[*id]).await?;
+                    let seats = list_seats(conn, std::slice::from_ref(&row)).await?;
                     let payments = payments::list(conn, &[row.payment_id]).await?;
                     Ok((row, seats, payments))
                 })
@@ -120,9 +142,8 @@ impl Checkout {
             .read("booking.list_reservations", (user, before, limit), |conn, (user, before, limit)| {
                 Box::pin(async move {
                     let rows = store::list(conn, *user, *before, *limit).await?;
-                    let ids: Vec<ReservationId> = rows.iter().map(|row| row.id).collect();
                     let paid: Vec<_> = rows.iter().map(|row| row.payment_id).collect();
-                    let seats = store::list_seats(conn, &ids).await?;
+                    let seats = list_seats(conn, &rows).await?;
                     let payments = payments::list(conn, &paid).await?;
                     Ok((rows, seats, payments))
                 })
@@ -147,6 +168,21 @@ impl Checkout {
         let seats = seats.iter().filter(|(id, _)| *id == row.id).map(|(_, seat)| seat.clone()).collect();
         Ok(shown(&row, concert.title.clone(), seats, payment))
     }
+}
+
+/// The tickets of these reservations; of those that have none, the seats that they are for.
+async fn list_seats(conn: &mut Conn, rows: &[ReservationRow]) -> Result<Vec<(ReservationId, SoldSeat)>, Problem> {
+    let ids: Vec<ReservationId> = rows.iter().map(|row| row.id).collect();
+    let mut seats = store::list_seats(conn, &ids).await?;
+    let bare: Vec<&ReservationRow> = rows.iter().filter(|row| !seats.iter().any(|(id, _)| *id == row.id)).collect();
+    let holds: Vec<HoldId> = bare.iter().map(|row| row.hold_id).collect();
+    for (hold, seat) in holds::store::list_seats(conn, &holds).await? {
+        let owners = bare.iter().filter(|row| row.hold_id == hold);
+        seats.extend(
+            owners.flat_map(|row| card::unsold(std::slice::from_ref(&seat)).into_iter().map(|seat| (row.id, seat))),
+        );
+    }
+    Ok(seats)
 }
 
 /// A reservation as its buyer sees it.
@@ -175,6 +211,10 @@ impl Paying {
             HoldStatus::Paid => return Err(Problem::new(&HOLD_PAID)),
             HoldStatus::Released | HoldStatus::Expired => return Err(Problem::new(&HOLD_EXPIRED)),
         }
+        let attempts = payments::list_of_subjects(conn, &[Subject::Hold(self.hold.0)]).await?;
+        if attempts.iter().any(|attempt| attempt.is_open) {
+            return Err(payments::in_progress());
+        }
         pass::refuse_if_stopped(conn, hold.concert_id).await?;
         let concert = self.catalog.get_concert_within(conn, hold.concert_id).await?;
         pass::end_live(conn, hold.concert_id, self.user).await?;
@@ -182,7 +222,9 @@ impl Paying {
         points::ledger::pay(conn, self.user, hold.amount, payment.0).await?;
         let held = holds::store::list_seats(conn, &[self.hold]).await?;
         let held: Vec<HeldSeat> = held.into_iter().map(|(_, seat)| seat).collect();
-        let id = ReservationId::new();
+        // A payment by card that failed may have left a reservation: it becomes this one.
+        let before = attempts.into_iter().find_map(|attempt| attempt.result).map(ReservationId);
+        let id = before.unwrap_or_else(ReservationId::new);
         let numbers: Vec<u32> = held.iter().map(|seat| seat.number).collect();
         let sold = seats::store::sell(conn, hold.performance_id, self.hold, id, &numbers).await?;
         if sold != u64::from(hold.seat_count) {
@@ -195,7 +237,8 @@ impl Paying {
         let subject = Subject::Hold(self.hold.0);
         payments::insert_settled(conn, payment, self.user, Method::Points, subject, hold.amount).await?;
         holds::store::mark_paid(conn, self.hold, hold.now_at).await?;
-        let reservation = self.reserve(conn, &hold, payment, id, &held, concert.title.clone()).await?;
+        let reservation =
+            self.reserve(conn, &hold, payment, (id, before.is_some()), &held, concert.title.clone()).await?;
         if let Some(hall) = Hall::of(&concert, hold.performance_id) {
             self.news.put(hall, Change::Sold(numbers));
         }
@@ -207,7 +250,7 @@ impl Paying {
         conn: &mut Conn,
         hold: &HoldRow,
         payment: payments::PaymentId,
-        id: ReservationId,
+        (id, is_again): (ReservationId, bool),
         held: &[HeldSeat],
         title: String,
     ) -> Result<Reservation, Problem> {
@@ -222,7 +265,7 @@ impl Paying {
             amount: hold.amount,
             now: hold.now_at,
         };
-        let seats = store::insert(conn, &new).await?;
+        let (created_at, seats) = store::insert_confirmed(conn, &new, is_again).await?;
         let labels: Vec<&str> = held.iter().map(|seat| seat.id.as_str()).collect();
         let facts = json!({"reservation_id": id, "user_id": self.user, "concert_id": hold.concert_id,
             "performance_id": hold.performance_id, "seat_ids": labels, "amount": hold.amount, "currency": CURRENCY});
@@ -237,7 +280,7 @@ impl Paying {
             amount: hold.amount,
             currency: CURRENCY,
             payment: PaymentView { id: payment, method: Method::Points, status: PaymentStatus::Succeeded },
-            created_at: hold.now_at,
+            created_at,
             paid_at: Some(hold.now_at),
         })
     }

@@ -26,9 +26,9 @@ pub enum ReservationStatus {
     Pending,
     /// Paid.
     Confirmed,
-    /// Given back by the buyer.
+    /// Given back by the buyer, or never paid: the payment says which.
     Cancelled,
-    /// Given back by the house.
+    /// Given back by the house, or paid too late for its seats.
     Refunded,
 }
 
@@ -46,9 +46,20 @@ impl ReservationStatus {
             _ => Self::Refunded,
         }
     }
+
+    /// The stored state.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Pending => 0,
+            Self::Confirmed => 1,
+            Self::Cancelled => 2,
+            Self::Refunded => 3,
+        }
+    }
 }
 
-/// A seat that was sold.
+/// A seat that was sold, or is being paid.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct SoldSeat {
     /// Its label.
@@ -57,8 +68,8 @@ pub struct SoldSeat {
     pub grade: String,
     /// Its price.
     pub price: Money,
-    /// What the gate reads.
-    pub ticket_code: String,
+    /// What the gate reads; null where nothing was sold, or not yet.
+    pub ticket_code: Option<String>,
 }
 
 /// The concert of a reservation.

@@ -14,10 +14,10 @@ use super::domain::{Reservation, ReservationId};
 use crate::accounts::http::Buyer;
 use crate::booking::holds::HoldId;
 use crate::booking::holds::domain::COUPON_NOT_USABLE;
+use crate::payments;
 use crate::platform::error::{Problem, ProblemBody};
 use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Id, KeyedBody, Page, PageParams};
-use crate::points::PAYMENT_METHOD_UNAVAILABLE;
 
 /// The reservations' routes.
 pub fn router(checkout: Checkout) -> OpenApiRouter {
@@ -42,7 +42,7 @@ enum PaymentBody {
     /// With a card.
     Card {
         /// The provider's payment method.
-        #[schema(min_length = 1)]
+        #[schema(min_length = 1, max_length = 255, example = "pm_card_visa")]
         card_token: String,
     },
 }
@@ -52,13 +52,14 @@ enum PaymentBody {
     params(("id" = HoldId, Path, description = "The hold"), ("Idempotency-Key" = String, Header, description = "Makes the request repeatable")),
     request_body = PaymentBody, security(("bearer" = [])),
     responses((status = 201, body = Reservation),
+        (status = 202, body = Reservation, description = "By card: pending while the provider decides; refunded where the money came too late for the seats, and goes back"),
         (status = 400, body = ProblemBody, content_type = "application/problem+json", description = "idempotency_key_missing, malformed_json"),
-        (status = 402, body = ProblemBody, content_type = "application/problem+json", description = "insufficient_points with balance, amount"),
+        (status = 402, body = ProblemBody, content_type = "application/problem+json", description = "insufficient_points with balance, amount; card_declined with decline_code"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, coupon_not_usable, idempotency_key_in_flight"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, payment_in_progress, coupon_not_usable, idempotency_key_in_flight"),
         (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "hold_expired"),
         (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "invalid_body, idempotency_key_reused, payment_method_unavailable"),
-        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, overloaded, read_only, unavailable or timed_out")))]
+        (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, payment_unavailable, overloaded, read_only, unavailable or timed_out")))]
 async fn pay(
     State(checkout): State<Arc<Checkout>>,
     Buyer(session): Buyer,
@@ -69,10 +70,9 @@ async fn pay(
     match body {
         PaymentBody::Points { coupon_id: Some(_) } => Err(Problem::new(&COUPON_NOT_USABLE)),
         PaymentBody::Points { coupon_id: None } => checkout.pay_with_points(session.user, hold, key).await,
-        PaymentBody::Card { card_token } if card_token.is_empty() => {
-            Err(Problem::invalid_body("card_token", "the provider's payment method is missing"))
+        PaymentBody::Card { card_token } => {
+            checkout.pay_with_card(session.user, hold, payments::card_token(card_token)?, key).await
         }
-        PaymentBody::Card { .. } => Err(Problem::new(&PAYMENT_METHOD_UNAVAILABLE)),
     }
 }
 

@@ -4,11 +4,13 @@
 //! makes selling a seat twice impossible even for wrong code.
 
 mod cancellation;
+pub mod card;
 pub mod checkout;
 pub mod domain;
 pub mod http;
 pub mod store;
 
+pub use card::HoldsByCard;
 pub use checkout::{Checkout, Parts};
 pub use domain::{CODES, ReservationId};
 pub use store::INVARIANTS;

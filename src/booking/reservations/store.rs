@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::domain::{ReservationId, SoldSeat, ticket_code};
+use super::domain::{ReservationId, ReservationStatus, SoldSeat, ticket_code};
 use crate::accounts::UserId;
 use crate::booking::holds::{HeldSeat, HoldId};
 use crate::catalog::{ConcertId, PerformanceId};
@@ -15,6 +15,16 @@ use crate::platform::money::Money;
 
 const INSERT: &str = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
      seat_count, amount, created_at, paid_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)";
+/// What an earlier attempt to pay the same hold has left is used again; what is decided for good is not touched.
+const UPSERT: &str = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
+     seat_count, amount, created_at, paid_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+     ON DUPLICATE KEY UPDATE payment_id = IF(state IN (0, 2), VALUES(payment_id), payment_id), \
+     paid_at = IF(state IN (0, 2), VALUES(paid_at), paid_at), changed_at = IF(state IN (0, 2), VALUES(changed_at), changed_at), \
+     state = IF(state IN (0, 2), VALUES(state), state)";
+const WITHDRAW: &str = "UPDATE reservations SET state = 2, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+     WHERE hold_id = ? AND payment_id = ? AND state = 0";
+const FIND_BY_HOLD: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
+     FROM reservations WHERE hold_id = ?";
 const INSERT_SEATS: &str = "INSERT INTO reservation_seats \
      (reservation_id, seat_no, performance_id, label, grade, price, ticket_code, is_live) VALUES (?, ?, ?, ?, ?, ?, ?, 1)";
 const FIND: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
@@ -30,8 +40,9 @@ const LIST: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, 
      FROM reservations FORCE INDEX (by_user) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str = "SELECT reservation_id, label, grade, price, ticket_code FROM reservation_seats \
      WHERE reservation_id IN (?) ORDER BY reservation_id, seat_no";
+/// A pending one has no seats yet: its hold counts, as long as it lives.
 const LIST_LIVE_SEAT_COUNTS: &str =
-    "SELECT user_id, seat_count FROM reservations WHERE concert_id = ? AND state IN (0, 1) AND user_id IN (?)";
+    "SELECT user_id, seat_count FROM reservations WHERE concert_id = ? AND state = 1 AND user_id IN (?)";
 
 /// What must hold of reservations.
 pub const INVARIANTS: &[Invariant] = &[
@@ -41,22 +52,23 @@ pub const INVARIANTS: &[Invariant] = &[
         statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id)), ' seat ', rs.label) AS CHAR) \
              FROM reservations AS r JOIN reservation_seats AS rs ON rs.reservation_id = r.id \
              LEFT JOIN seats AS s ON s.performance_id = rs.performance_id AND s.seat_no = rs.seat_no \
-             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state IN (0, 1) AND (s.reservation_id IS NULL OR s.reservation_id <> r.id OR rs.is_live IS NULL) LIMIT ?",
+             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state = 1 AND (s.reservation_id IS NULL OR s.reservation_id <> r.id OR rs.is_live IS NULL) LIMIT ?",
     },
     Invariant {
         name: "sold_seat_has_reservation",
         promise: "every sold seat belongs to one live reservation (whole database only)",
         statement: "SELECT CAST(CONCAT('performance ', LOWER(HEX(s.performance_id)), ' seat ', s.label) AS CHAR) \
-             FROM seats AS s LEFT JOIN reservations AS r ON r.id = s.reservation_id AND r.state IN (0, 1) \
+             FROM seats AS s LEFT JOIN reservations AS r ON r.id = s.reservation_id AND r.state = 1 \
              WHERE ? < '1971-01-01' AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL \
              AND s.reservation_id IS NOT NULL AND r.id IS NULL LIMIT ?",
     },
     Invariant {
         name: "cancelled_reservation_is_undone",
-        promise: "a reservation that was given back has no seat any more, and its money has gone back",
+        promise: "a reservation that was given back has no seat any more, and its money has gone back or is owed; nor has one that was not paid",
         statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id))) AS CHAR) \
              FROM reservations AS r LEFT JOIN payments AS p ON p.id = r.payment_id \
-             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state IN (2, 3) AND (p.state IS NULL OR p.state <> 3 \
+             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state IN (2, 3) \
+             AND (p.state IS NULL OR p.state NOT IN (3, 4) AND NOT (r.state = 2 AND p.state = 2 AND p.method = 1) \
              OR EXISTS (SELECT 1 FROM reservation_seats AS rs WHERE rs.reservation_id = r.id AND rs.is_live = 1) \
              OR EXISTS (SELECT 1 FROM reservation_seats AS rs JOIN seats AS s ON s.performance_id = rs.performance_id \
                  AND s.seat_no = rs.seat_no WHERE rs.reservation_id = r.id AND s.reservation_id = r.id)) LIMIT ?",
@@ -70,6 +82,25 @@ pub const INVARIANTS: &[Invariant] = &[
              WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state = 1 AND (h.state IS NULL OR h.state <> 1 OR h.amount <> r.amount OR h.seat_count <> r.seat_count \
              OR p.state IS NULL OR p.state <> 1 OR p.amount <> r.amount \
              OR (SELECT COUNT(*) FROM reservation_seats AS rs WHERE rs.reservation_id = r.id) <> r.seat_count) LIMIT ?",
+    },
+    Invariant {
+        name: "pending_reservation_is_open",
+        promise: "a pending reservation has no tickets, and an undecided card payment of its amount",
+        statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id))) AS CHAR) \
+             FROM reservations AS r LEFT JOIN payments AS p ON p.id = r.payment_id \
+             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state = 0 \
+             AND (p.state IS NULL OR p.state <> 0 OR p.method <> 1 OR p.amount <> r.amount \
+             OR EXISTS (SELECT 1 FROM reservation_seats AS rs WHERE rs.reservation_id = r.id)) LIMIT ?",
+    },
+    Invariant {
+        name: "charged_hold_has_tickets",
+        promise: "every charged payment of a hold has its confirmed reservation, or the money goes back; none is undecided once the hold is paid",
+        statement: "SELECT CAST(CONCAT('payment ', LOWER(HEX(p.id)), ' in state ', p.state) AS CHAR) \
+             FROM payments AS p LEFT JOIN holds AS h ON h.id = p.subject_id \
+             LEFT JOIN reservations AS r ON r.hold_id = p.subject_id \
+             WHERE p.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND p.subject_kind = 0 \
+             AND (p.state = 1 AND (r.state IS NULL OR r.state <> 1 OR r.payment_id <> p.id) \
+             OR p.state = 0 AND (h.state IS NULL OR h.state = 1)) LIMIT ?",
     },
 ];
 
@@ -87,7 +118,7 @@ pub(super) struct ReservationRow {
     pub paid_at: Option<Timestamp>,
 }
 
-/// What a new, paid reservation's row says.
+/// What a new reservation's row says.
 #[derive(Debug)]
 pub(super) struct NewReservation<'a> {
     pub id: ReservationId,
@@ -101,8 +132,61 @@ pub(super) struct NewReservation<'a> {
     pub now: Timestamp,
 }
 
-/// Inserts the reservation with a new ticket for each seat.
-pub(super) async fn insert(conn: &mut Conn, new: &NewReservation<'_>) -> Result<Vec<SoldSeat>, Problem> {
+/// Writes a paid reservation with a new ticket for each seat, and tells when it began.
+pub(super) async fn insert_confirmed(
+    conn: &mut Conn,
+    new: &NewReservation<'_>,
+    is_again: bool,
+) -> Result<(Timestamp, Vec<SoldSeat>), Problem> {
+    let mut created_at = new.now;
+    if is_again {
+        upsert(conn, new, ReservationStatus::Confirmed).await?;
+        created_at = find_by_hold(conn, new.hold).await?.map_or(created_at, |row| row.created_at);
+    } else {
+        insert_row(conn, new).await?;
+    }
+    Ok((created_at, insert_tickets(conn, new).await?))
+}
+
+/// Writes a reservation in this state, whose seats have no tickets yet. One of the same hold that is pending, or was never paid, becomes this one: it has the
+/// same id. Any other stays as it is.
+pub(super) async fn upsert(
+    conn: &mut Conn,
+    new: &NewReservation<'_>,
+    status: ReservationStatus,
+) -> Result<(), Problem> {
+    let is_paid = status == ReservationStatus::Confirmed;
+    sqlx::query(UPSERT)
+        .bind(new.id)
+        .bind(new.hold)
+        .bind(new.user)
+        .bind(new.concert)
+        .bind(new.performance)
+        .bind(new.payment)
+        .bind(status.number())
+        .bind(u32::try_from(new.seats.len()).unwrap_or(u32::MAX))
+        .bind(new.amount)
+        .bind(new.now)
+        .bind(is_paid.then_some(new.now))
+        .bind(new.now)
+        .execute(conn.sql())
+        .await?;
+    Ok(())
+}
+
+/// Ends a pending reservation whose payment has failed.
+pub(super) async fn withdraw(conn: &mut Conn, hold: HoldId, payment: PaymentId) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(WITHDRAW).bind(offset).bind(hold).bind(payment).execute(conn.sql()).await?;
+    Ok(())
+}
+
+/// What became of the hold.
+pub(super) async fn find_by_hold(conn: &mut Conn, hold: HoldId) -> Result<Option<ReservationRow>, Problem> {
+    Ok(sqlx::query_as(FIND_BY_HOLD).bind(hold).fetch_optional(conn.sql()).await?)
+}
+
+async fn insert_row(conn: &mut Conn, new: &NewReservation<'_>) -> Result<(), Problem> {
     sqlx::query(INSERT)
         .bind(new.id)
         .bind(new.hold)
@@ -117,6 +201,11 @@ pub(super) async fn insert(conn: &mut Conn, new: &NewReservation<'_>) -> Result<
         .bind(new.now)
         .execute(conn.sql())
         .await?;
+    Ok(())
+}
+
+/// A new ticket for each seat of a reservation that was paid.
+pub(super) async fn insert_tickets(conn: &mut Conn, new: &NewReservation<'_>) -> Result<Vec<SoldSeat>, Problem> {
     let sold: Vec<SoldSeat> = new.seats.iter().map(sold).collect();
     let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_SEATS, sold.len())));
     for (seat, ticket) in new.seats.iter().zip(&sold) {
@@ -128,7 +217,7 @@ pub(super) async fn insert(conn: &mut Conn, new: &NewReservation<'_>) -> Result<
 }
 
 fn sold(seat: &HeldSeat) -> SoldSeat {
-    SoldSeat { id: seat.id.clone(), grade: seat.grade.clone(), price: seat.price, ticket_code: ticket_code() }
+    SoldSeat { id: seat.id.clone(), grade: seat.grade.clone(), price: seat.price, ticket_code: Some(ticket_code()) }
 }
 
 pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Result<Option<ReservationRow>, Problem> {
@@ -188,7 +277,7 @@ pub(super) async fn list_seats(
         query = query.bind(*id);
     }
     let seat = |row: SeatRow| {
-        let ticket = SoldSeat { id: row.label, grade: row.grade, price: row.price, ticket_code: row.ticket_code };
+        let ticket = SoldSeat { id: row.label, grade: row.grade, price: row.price, ticket_code: Some(row.ticket_code) };
         (row.reservation_id, ticket)
     };
     Ok(query.fetch_all(conn.sql()).await?.into_iter().map(seat).collect())

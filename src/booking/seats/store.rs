@@ -28,6 +28,9 @@ const RELEASE: &str =
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND hold_id = ? AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      AND reservation_id IS NULL AND seat_no IN (?)";
+const SELL_FREE: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
+     WHERE performance_id = ? AND reservation_id IS NULL \
+     AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?)";
 const TAKE_BACK: &str =
     "UPDATE seats SET reservation_id = NULL WHERE performance_id = ? AND reservation_id = ? AND seat_no IN (?)";
 
@@ -117,6 +120,20 @@ pub async fn sell(
         query = query.bind(*seat);
     }
     Ok(query.execute(conn.sql()).await?.rows_affected())
+}
+
+/// Sells locked, free seats, which nobody holds any more. Returns how many.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn sell_free(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    reservation: ReservationId,
+    seats: &[u32],
+) -> Result<u64, Problem> {
+    let text = Text::new(in_list(SELL_FREE, seats.len())).bind(&reservation).bind(&performance);
+    seats.iter().fold(text.bind(&conn.offset_micros()), Text::bind).execute(conn).await
 }
 
 /// Frees those of the seats that were sold to the reservation. Returns how many.

@@ -1,4 +1,4 @@
-//! Private MySQL (or MariaDB) and Redis processes, for development and tests.
+//! Private MySQL (or MariaDB) and Redis processes, for development and tests, and siblings of the program itself.
 //!
 //! Purpose: `frontrow dev` and `frontrow services` work on a machine whose packages bring the server
 //! programs, without touching the system's own servers. Everything lives below one folder:
@@ -8,6 +8,7 @@
 //! DIR/password                of the database account and of Redis, readable by its owner only
 //! DIR/mysql/, DIR/mariadb/    data/, tmp/ and the log of each engine: data is never shared
 //! DIR/redis/                  data/, the configuration and the log
+//! DIR/NAME/                   the same of a sibling: this program again, with another command
 //! ```
 //!
 //! Invariants:
@@ -33,8 +34,10 @@ use anyhow::{Context, Result, bail};
 mod mysql;
 mod process;
 mod redis;
+mod sibling;
 
 use process::Process;
+pub use sibling::Sibling;
 
 /// How often a server is started on another port because the chosen one was taken in the meantime.
 const PORT_ATTEMPTS: u32 = 3;

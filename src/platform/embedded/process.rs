@@ -57,6 +57,8 @@ pub struct Launch<'a> {
     pub program: &'a Path,
     /// The server's arguments.
     pub args: Vec<OsString>,
+    /// Variables over those that the program has itself: what other users of the machine must not read in a list of processes.
+    pub env: Vec<(&'static str, String)>,
     /// The working folder. A running server is recognised by it.
     pub home: &'a Path,
     /// The folder for temporary files.
@@ -179,6 +181,7 @@ impl Launch<'_> {
             .env("TMPDIR", self.tmp)
             // Some servers refuse to start under a locale that the machine does not have.
             .env("LC_ALL", "C")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(output)
@@ -318,6 +321,7 @@ mod tests {
                 name: "scratch",
                 program: Path::new("/bin/sh"),
                 args: vec!["-c".into(), script.into()],
+                env: vec![("SCRATCH", "kept private".to_owned())],
                 home: &self.0,
                 tmp: &self.0,
                 log: &self.0.join("server.log"),
@@ -351,9 +355,9 @@ mod tests {
     #[tokio::test]
     async fn a_failed_start_is_explained_by_the_log() {
         let scratch = Scratch::new();
-        let process = scratch.run("echo no room left; exit 3", LONG).await;
+        let process = scratch.run("echo no room left, $SCRATCH; exit 3", LONG).await;
         let error = process.wait_ready(LONG, || async { false }).await.unwrap_err().to_string();
-        assert!(error.contains("exit status: 3") && error.contains("no room left"), "{error}");
+        assert!(error.contains("exit status: 3") && error.contains("no room left, kept private"), "{error}");
     }
 
     #[tokio::test]

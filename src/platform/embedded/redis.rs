@@ -52,6 +52,7 @@ impl Server<'_> {
             name: "redis",
             program: &self.program,
             args: vec![configuration.into()],
+            env: Vec::new(),
             home: &self.data,
             tmp: &self.data,
             log: &self.home.join("server.log"),

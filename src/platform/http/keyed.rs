@@ -17,6 +17,8 @@ use crate::platform::error::{Problem, codes};
 
 /// The status of what was created, for services that do not speak HTTP otherwise.
 pub const CREATED: StatusCode = StatusCode::CREATED;
+/// The status of what is not decided yet, for the same.
+pub const ACCEPTED: StatusCode = StatusCode::ACCEPTED;
 /// The status of what was changed, for the same.
 pub const OK: StatusCode = StatusCode::OK;
 /// The header's name.

@@ -1,0 +1,373 @@
+//! Paying by card, with a provider whose every answer the test decides: each answer to the buyer, each loss on the way, and
+//! what recovery makes of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use frontrow::payments::gateway::Standing;
+use serde_json::{Value, json};
+
+use crate::support::arena::{Plan, text};
+use crate::support::till::{Question, Trouble};
+use crate::support::{Api, Buyer, Instance, Reply, Sale, Till, World, eventually};
+
+const VISA: &str = "pm_card_visa";
+const DECLINED: &str = "pm_card_chargeDeclined";
+const PRICE: i64 = 10_000;
+/// Past the end of every hold.
+const PAST_HOLD: Duration = Duration::from_secs(301);
+/// Past the grace of every attempt.
+const PAST_GRACE: Duration = Duration::from_secs(31);
+/// Answers come soon, whether or not the provider does; recovery is called by the tests.
+const SOON: [(&str, &str); 3] = [
+    ("FRONTROW__ATTEMPTS__ANSWER_MS", "400"),
+    ("FRONTROW__ATTEMPTS__RETRY_MS", "1"),
+    ("FRONTROW__ATTEMPTS__RECOVERY_MS", "86400000"),
+];
+
+/// A sale, an instance with a till, and a buyer inside.
+struct Shop {
+    world: World,
+    till: Arc<Till>,
+    one: Instance,
+    api: Api,
+    sale: Sale,
+    buyer: Buyer,
+    pass: String,
+}
+
+impl Shop {
+    async fn new() -> Self {
+        Self::with(&Plan::default()).await
+    }
+
+    async fn with(plan: &Plan) -> Self {
+        let (world, till) = (World::new().await, Till::new());
+        let one = world.instance_paid_through(&till, &SOON).await;
+        let api = Api::over(&[&one]);
+        let sale = Sale::new(&api, &one, plan).await;
+        let buyer = Buyer::new(&api).await;
+        let pass = buyer.enter(&api, &sale).await;
+        Self { world, till, one, api, sale, buyer, pass }
+    }
+
+    async fn hold(&self, seats: &[&str]) -> String {
+        self.buyer.hold(&self.api, &self.sale.performances[0], &self.pass, seats).await
+    }
+
+    /// Holds more, in a new stay: paying has ended the one before.
+    async fn hold_again(&self, seats: &[&str]) -> String {
+        let path = format!("/v1/concerts/{}/queue/tickets", self.sale.concert);
+        let ticket = eventually("a new place", || async {
+            let joined = self.api.post(&path).bearer(&self.buyer.token).send().await;
+            (joined.status == 201).then(|| text(&joined.body["ticket"]))
+        })
+        .await;
+        let pass = self.buyer.claim(&self.api, &self.sale, &ticket).await;
+        self.buyer.hold(&self.api, &self.sale.performances[0], &pass, seats).await
+    }
+
+    async fn pay(&self, hold: &str, card: &str, key: &str) -> Reply {
+        pay(&self.api, &self.buyer, hold, card, key).await
+    }
+
+    async fn pay_with_points(&self, hold: &str, key: &str) -> Reply {
+        self.buyer.try_pay(&self.api, hold, key).await
+    }
+
+    async fn release(&self, hold: &str) -> Reply {
+        self.api.delete(&format!("/v1/holds/{hold}")).bearer(&self.buyer.token).send().await
+    }
+
+    async fn read(&self, path: &str) -> Value {
+        self.api.get(path).bearer(&self.buyer.token).send().await.expect(200)
+    }
+
+    async fn reservation(&self, id: &Value) -> Value {
+        self.read(&format!("/v1/reservations/{}", text(id))).await
+    }
+
+    /// Asks about everything that is due.
+    async fn recover(&self) -> usize {
+        self.one.state.attempts.recover().await.expect("recovery")
+    }
+
+    /// The ledger's word for what the provider took in and did not give back.
+    async fn booked(&self) -> i64 {
+        booked(&self.world).await
+    }
+
+    async fn end(self) {
+        assert_eq!(self.booked().await, self.till.kept(), "the provider's books and the ledger");
+        self.world.assert_clean(&self.one).await;
+        self.world.end(vec![self.one]).await;
+    }
+}
+
+async fn pay(api: &Api, buyer: &Buyer, hold: &str, card: &str, key: &str) -> Reply {
+    let call = api.post(&format!("/v1/holds/{hold}/payment")).bearer(&buyer.token).key(key);
+    call.json(&json!({"method": "card", "card_token": card})).send().await
+}
+
+async fn charge(api: &Api, buyer: &Buyer, amount: i64, card: &str, key: &str) -> Reply {
+    let call = api.post("/v1/me/points/charges").bearer(&buyer.token).key(key);
+    call.json(&json!({"amount": amount, "card_token": card})).send().await
+}
+
+async fn booked(world: &World) -> i64 {
+    let sum = "SELECT CAST(COALESCE(-SUM(amount), 0) AS SIGNED) FROM ledger_entries WHERE account = 1";
+    sqlx::query_scalar(sum).fetch_one(&mut world.sql().await).await.expect("a sum")
+}
+
+/// What a reservation says of itself.
+fn said(reservation: &Value) -> (&str, &str, &str) {
+    let word = |value: &'static str| reservation.pointer(value).and_then(Value::as_str).expect("a word");
+    (word("/status"), word("/payment/method"), word("/payment/status"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_card_buys_the_seats_of_a_hold() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1", "A-1-2"]).await;
+    let answer = shop.pay(&hold, VISA, "pay").await;
+    let bytes = answer.bytes.clone();
+    assert_eq!(answer.header("idempotency-replayed"), None);
+    let paid = answer.expect(201);
+    assert_eq!(said(&paid), ("confirmed", "card", "succeeded"));
+    assert!(paid["seats"].as_array().expect("seats").iter().all(|seat| seat["ticket_code"].is_string()), "{paid}");
+    assert_eq!(shop.reservation(&paid["id"]).await, paid);
+    assert_eq!(shop.read(&format!("/v1/holds/{hold}")).await["status"], "paid");
+    assert_eq!(shop.read("/v1/me/points").await["balance"], 0);
+
+    let repeat = shop.pay(&hold, VISA, "pay").await;
+    assert_eq!((repeat.status, repeat.header("idempotency-replayed"), &repeat.bytes), (201, Some("true"), &bytes));
+    shop.pay(&hold, DECLINED, "pay").await.expect_problem(422, "idempotency_key_reused");
+    shop.pay(&hold, VISA, "again").await.expect_problem(409, "already_paid");
+    shop.release(&hold).await.expect_problem(409, "already_paid");
+    assert_eq!((shop.till.only().1.charges, shop.booked().await), (1, 2 * PRICE));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_declined_card_can_be_followed_by_another_with_the_same_key() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    let refusal = shop.pay(&hold, DECLINED, "pay").await.expect_problem(402, "card_declined");
+    assert_eq!(refusal["decline_code"], "card_declined");
+    assert_eq!(shop.read(&format!("/v1/holds/{hold}")).await["status"], "held");
+    assert_eq!(shop.read("/v1/me/reservations").await["items"], json!([]));
+    // Nothing took effect, so the key is free for what is to take effect, be it another card.
+    let paid = shop.pay(&hold, VISA, "pay").await.expect(201);
+    assert_eq!(said(&paid), ("confirmed", "card", "succeeded"));
+    assert_eq!(shop.till.intents().len(), 2, "each attempt has its own name at the provider");
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_provider_rejects_or_never_heard_of_leaves_nothing_behind() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Create], Trouble::Refuse);
+    shop.pay(&hold, VISA, "pay").await.expect_problem(422, "invalid_body");
+    // Whether the calls were not sent or got lost: without a confirmation nothing can have been charged.
+    for questions in [&[Question::Create][..], &[Question::Confirm]] {
+        shop.till.trouble(questions, Trouble::NotSent);
+        let reply = shop.pay(&hold, VISA, "pay").await;
+        assert!(reply.header("retry-after").is_some());
+        reply.expect_problem(503, "payment_unavailable");
+    }
+    for trouble in [Trouble::LoseRequest, Trouble::LoseReply] {
+        shop.till.trouble(&[Question::Create], trouble);
+        shop.pay(&hold, VISA, "pay").await.expect_problem(503, "payment_unavailable");
+    }
+    shop.till.trouble(&[Question::Confirm], Trouble::Refuse);
+    shop.pay(&hold, VISA, "pay").await.expect_problem(422, "invalid_body");
+    shop.till.recover();
+    assert_eq!((shop.till.kept(), shop.recover().await), (0, 0), "nothing is left to ask about");
+    shop.pay(&hold, VISA, "pay").await.expect(201);
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_is_lost_once_is_asked_for_again() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    for trouble in [Trouble::LoseReply, Trouble::LoseRequest] {
+        let lost = std::sync::Mutex::new(std::collections::HashSet::new());
+        shop.till.on(move |question, attempt| {
+            let is_first = lost.lock().expect("no panic").insert((question, attempt));
+            if is_first { trouble } else { Trouble::None }
+        });
+        let hold = if trouble == Trouble::LoseReply { hold.clone() } else { shop.hold_again(&["A-1-2"]).await };
+        let paid = shop.pay(&hold, VISA, &hold).await.expect(201);
+        assert_eq!(said(&paid), ("confirmed", "card", "succeeded"));
+    }
+    let charged: u32 = shop.till.intents().values().map(|intent| intent.charges).sum();
+    assert_eq!(charged, 2);
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_recovered_and_meanwhile_nothing_else_can_be_done_with_the_hold() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseReply);
+    let pending = shop.pay(&hold, VISA, "pay").await;
+    let bytes = pending.bytes.clone();
+    let pending = pending.expect(202);
+    assert_eq!(said(&pending), ("pending", "card", "pending"));
+    assert_eq!(pending["paid_at"], Value::Null);
+    assert_eq!(pending["seats"][0]["ticket_code"], Value::Null);
+    assert_eq!(shop.reservation(&pending["id"]).await, pending);
+    assert_eq!(shop.read("/v1/me/reservations").await["items"], json!([pending]));
+
+    let refused = shop.pay(&hold, VISA, "another").await;
+    assert!(refused.header("retry-after").is_some());
+    refused.expect_problem(409, "payment_in_progress");
+    shop.pay_with_points(&hold, "points").await.expect_problem(409, "payment_in_progress");
+    shop.release(&hold).await.expect_problem(409, "payment_in_progress");
+    let repeat = shop.pay(&hold, VISA, "pay").await;
+    assert_eq!((repeat.status, repeat.header("idempotency-replayed"), &repeat.bytes), (202, Some("true"), &bytes));
+
+    // The provider says where it is: nothing is confirmed twice, however often it is asked.
+    shop.till.recover();
+    assert_eq!(shop.recover().await, 1);
+    let paid = shop.reservation(&pending["id"]).await;
+    assert_eq!((said(&paid), &paid["id"], &paid["created_at"]), (("confirmed", "card", "succeeded"), &pending["id"], &pending["created_at"]));
+    assert!(paid["seats"][0]["ticket_code"].is_string() && paid["paid_at"].is_string());
+    let repeat = shop.pay(&hold, VISA, "pay").await;
+    assert_eq!((repeat.status, &repeat.bytes), (202, &bytes), "a repeat gets what was said, byte for byte");
+    assert_eq!((shop.recover().await, shop.till.only().1.charges), (0, 1));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_confirmation_that_never_arrived_is_cancelled_and_the_hold_can_be_paid_again() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseRequest);
+    let pending = shop.pay(&hold, VISA, "pay").await.expect(202);
+    shop.till.recover();
+    assert_eq!(shop.recover().await, 1);
+    assert_eq!(shop.till.only().1.standing, Standing::Cancelled);
+    let failed = shop.reservation(&pending["id"]).await;
+    assert_eq!(said(&failed), ("cancelled", "card", "failed"));
+    shop.api
+        .post(&format!("/v1/reservations/{}/cancellation", text(&pending["id"])))
+        .bearer(&shop.buyer.token)
+        .key("cancel")
+        .send()
+        .await
+        .expect_problem(409, "not_cancellable");
+    // The same reservation, with the payment that succeeded.
+    let paid = shop.pay(&hold, VISA, "once more").await.expect(201);
+    assert_eq!((said(&paid), &paid["id"]), (("confirmed", "card", "succeeded"), &pending["id"]));
+    assert_eq!(shop.reservation(&paid["id"]).await, paid);
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn points_pay_for_what_a_card_failed_to() {
+    let shop = Shop::new().await;
+    shop.buyer.charge(&shop.api, 50_000).await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseRequest);
+    let pending = shop.pay(&hold, VISA, "pay").await.expect(202);
+    shop.till.recover();
+    shop.recover().await;
+    let paid = shop.pay_with_points(&hold, "points").await.expect(201);
+    assert_eq!((said(&paid), &paid["id"]), (("confirmed", "points", "succeeded"), &pending["id"]));
+    assert_eq!(shop.reservation(&paid["id"]).await, paid);
+    // What came without a card is owed by the same account as what came with one.
+    assert_eq!((shop.booked().await, shop.till.kept()), (50_000, 0));
+    shop.world.assert_clean(&shop.one).await;
+    shop.world.end(vec![shop.one]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_that_thinks_long_is_waited_for_by_recovery() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    let pending = shop.pay(&hold, "pm_card_processing", "pay").await.expect(202);
+    for _ in 0..3 {
+        assert_eq!(shop.recover().await, 1);
+        assert_eq!(said(&shop.reservation(&pending["id"]).await), ("pending", "card", "pending"));
+        shop.world.advance(Duration::from_secs(20));
+    }
+    shop.till.decide(shop.till.only().0, Standing::Declined("insufficient_funds".to_owned()));
+    assert_eq!(shop.recover().await, 1);
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("cancelled", "card", "failed"));
+    let reason: String = sqlx::query_scalar("SELECT reason FROM payments WHERE method = 1")
+        .fetch_one(&mut shop.world.sql().await)
+        .await
+        .expect("a reason");
+    assert_eq!(reason, "declined:insufficient_funds");
+    shop.end().await;
+}
+
+/// A payment whose answer is lost, of two seats whose hold then ends.
+async fn late(shop: &Shop) -> (String, Value) {
+    let hold = shop.hold(&["A-1-1", "A-1-2"]).await;
+    shop.till.trouble(&[Question::Confirm, Question::Find], Trouble::LoseReply);
+    let pending = shop.pay(&hold, VISA, "pay").await.expect(202);
+    shop.world.advance(PAST_HOLD);
+    shop.till.recover();
+    assert_eq!(shop.read(&format!("/v1/holds/{hold}")).await["status"], "expired");
+    (hold, pending)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_success_gets_the_same_seats_again() {
+    let shop = Shop::new().await;
+    let (hold, pending) = late(&shop).await;
+    assert_eq!(shop.recover().await, 1);
+    let paid = shop.reservation(&pending["id"]).await;
+    assert_eq!(said(&paid), ("confirmed", "card", "succeeded"));
+    assert_eq!(shop.read(&format!("/v1/holds/{hold}")).await["status"], "paid");
+    shop.end().await;
+}
+
+/// Whatever stands in the way of a late success, the money goes back, once.
+async fn goes_back(shop: Shop, pending: &Value) {
+    assert_eq!(shop.recover().await, 1, "settled");
+    let owed = shop.reservation(&pending["id"]).await;
+    assert_eq!(said(&owed), ("refunded", "card", "refunding"));
+    assert_eq!(owed["seats"][0]["ticket_code"], Value::Null);
+    shop.till.trouble(&[Question::Refund], Trouble::LoseReply);
+    assert_eq!(shop.recover().await, 1, "asked, and not answered");
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("refunded", "card", "refunding"));
+    shop.till.recover();
+    shop.world.advance(Duration::from_secs(10));
+    assert_eq!(shop.recover().await, 1, "given back");
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("refunded", "card", "refunded"));
+    shop.world.advance(Duration::from_secs(600));
+    assert_eq!((shop.recover().await, shop.till.only().1.refunds), (0, 1));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_success_whose_seats_are_gone_goes_back() {
+    let shop = Shop::new().await;
+    let (_, pending) = late(&shop).await;
+    let other = Buyer::new(&shop.api).await;
+    let pass = other.enter(&shop.api, &shop.sale).await;
+    other.hold(&shop.api, &shop.sale.performances[0], &pass, &["A-1-2"]).await;
+    goes_back(shop, &pending).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_success_past_the_buyers_limit_goes_back() {
+    let shop = Shop::with(&Plan { limit: 3, ..Plan::default() }).await;
+    let (_, pending) = late(&shop).await;
+    shop.buyer.hold(&shop.api, &shop.sale.performances[0], &shop.pass, &["A-2-1", "A-2-2"]).await;
+    goes_back(shop, &pending).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_success_of_a_sale_that_is_stopped_goes_back() {
+    let shop = Shop::new().await;
+    let (_, pending) = late(&shop).await;
+    let path = format!("/v1/admin/concerts/{}/stop", shop.sale.concert);
+    shop.api.post(&path).bearer(&shop.sale.operator).send().await.expect(200);
+    goes_back(shop, &pending).await;
+}
