@@ -2,11 +2,16 @@
 
 use serde::Serialize;
 
+use crate::accounts::UserId;
 use crate::platform::money::Money;
 
 crate::id_types! {
     /// A payment.
     PaymentId;
+}
+
+crate::problem_codes! {
+    PAYMENT_IN_PROGRESS = 409 "payment_in_progress" "Payment in progress" "A card payment of the same thing is not decided yet. Wait until it is: your reservations, or your points, will say.";
 }
 
 /// How it is paid.
@@ -95,6 +100,21 @@ pub struct Payment {
     pub method: Method,
     /// Where it is.
     pub status: PaymentStatus,
+    /// How much.
+    pub amount: Money,
+}
+
+/// A payment whose money has moved, to be recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// The payment.
+    pub id: PaymentId,
+    /// Who paid.
+    pub user: UserId,
+    /// How.
+    pub method: Method,
+    /// What for.
+    pub subject: Subject,
     /// How much.
     pub amount: Money,
 }

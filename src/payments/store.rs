@@ -1,16 +1,24 @@
 //! The rows of payments.
 
-use sqlx::AssertSqlSafe;
+use std::collections::HashSet;
 
-use super::domain::{Method, Payment, PaymentId, PaymentStatus, Subject};
-use crate::accounts::UserId;
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use super::domain::{Method, Payment, PaymentId, PaymentStatus, Settled, Subject};
 use crate::platform::audit::Invariant;
-use crate::platform::db::{Conn, in_list};
+use crate::platform::db::{Conn, Text, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
 const INSERT_SETTLED: &str = "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at) \
      VALUES (?, ?, ?, 1, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+/// By the subject's index: few rows have one, and fewer are open.
+const LIST_IN_PROGRESS: &str =
+    "SELECT subject_id FROM payments WHERE subject_kind = ? AND subject_id IN (?) AND open_subject IS NOT NULL";
+const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM payments WHERE id IN (?) ORDER BY id FOR UPDATE";
+/// A settled payment as text, in bytes.
+const SETTLED_LEN: usize = 300;
 const MARK_REFUNDED: &str = "UPDATE payments SET state = 3, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      WHERE id = ? AND state = 1";
 const OWE_REFUND: &str = "UPDATE payments SET state = 4, checks = 0, \
@@ -48,32 +56,44 @@ pub const INVARIANTS: &[Invariant] = &[
     },
 ];
 
-/// Records a payment whose money has moved in this transaction.
+/// Records payments whose money has moved in this transaction.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn insert_settled(conn: &mut Conn, settled: &[Settled]) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    for part in parts(settled, |_| SETTLED_LEN) {
+        let text = part.iter().fold(Text::new(rows(INSERT_SETTLED, part.len())), |text, one| {
+            let (kind, subject) = one.subject.stored();
+            let text = text.bind(&one.id).bind(&one.user).bind(&one.method.number()).bind(&kind).bind(&subject);
+            text.bind(&one.amount).bind(&offset).bind(&offset)
+        });
+        text.execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// Those of the subjects, all of one kind, that are being paid: a card payment of them is not decided yet. Their own rows must be
+/// locked by the caller, as they are by whoever begins such a payment.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn insert_settled(
-    conn: &mut Conn,
-    id: PaymentId,
-    user: UserId,
-    method: Method,
-    subject: Subject,
-    amount: Money,
-) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    let (kind, subject) = subject.stored();
-    sqlx::query(INSERT_SETTLED)
-        .bind(id)
-        .bind(user)
-        .bind(method.number())
-        .bind(kind)
-        .bind(subject)
-        .bind(amount)
-        .bind(offset)
-        .bind(offset)
-        .execute(conn.sql())
-        .await?;
-    Ok(())
+pub async fn list_in_progress(conn: &mut Conn, subjects: &[Subject]) -> Result<HashSet<Uuid>, Problem> {
+    let Some((kind, _)) = subjects.first().map(|subject| subject.stored()) else { return Ok(HashSet::new()) };
+    let text = Text::new(in_list(LIST_IN_PROGRESS, subjects.len())).bind(&kind);
+    let text = subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1));
+    let found: Vec<(Uuid,)> = text.list(conn).await?;
+    Ok(found.into_iter().map(|(subject,)| subject).collect())
+}
+
+/// Whether any of these payments is there, once whoever may still be making it has ended.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn has_any_for_update(conn: &mut Conn, ids: &[PaymentId]) -> Result<bool, Problem> {
+    let text = Text::new(in_list(LIST_IDS_FOR_UPDATE, ids.len()));
+    let found: Vec<(PaymentId,)> = ids.iter().fold(text, Text::bind).list(conn).await?;
+    Ok(!found.is_empty())
 }
 
 /// Notes that a payment's money has gone back in this transaction. False where it was not there to give back.

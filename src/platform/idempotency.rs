@@ -36,8 +36,9 @@ const FIND_STORED: &str = "SELECT fingerprint, status, body, created_at > UTC_TI
 const INSERT_STORED: &str = "INSERT INTO idempotency_keys (user_id, request_key, fingerprint, status, body, created_at) \
      VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 
-/// Of a stored answer's row as text, all but its body.
+/// Of a stored answer's row as text, all but its body; and of the statement that looks for one, all but the key.
 const ROW_LEN: usize = 800;
+const FIND_LEN: usize = 400;
 /// Refused requests that look their keys up at the same time: they must not take the pool from those that take effect.
 const RECALLS_MAX: usize = 4;
 
@@ -207,7 +208,7 @@ async fn list_stored(conn: &mut Conn, requests: &[&Begun]) -> Result<Vec<Stored>
         return Ok(Vec::new());
     }
     let (offset, mut stored) = (conn.offset_micros(), Vec::new());
-    for part in parts(requests, |request| 2 * request.key.len() + ROW_LEN) {
+    for part in parts(requests, |request| 2 * request.key.len() + FIND_LEN) {
         let text = part.iter().fold(Text::new(union_all(FIND_STORED, part.len())), |text, request| {
             text.bind(&offset).bind(&request.user).bind(request.key.as_bytes())
         });

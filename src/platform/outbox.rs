@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::config::OutboxSettings;
-use super::db::{Conn, Db, in_list, rows};
+use super::db::{Conn, Db, Text, in_list, parts, rows};
 use super::error::{Problem, codes};
 use super::redis::Redis;
 use super::shutdown::Shutdown;
@@ -46,6 +46,8 @@ const DELETE_OLD: &str = "DELETE FROM outbox WHERE state = 1 \
 const OLDEST_SECS: &str = "SELECT CAST(COALESCE(TIMESTAMPDIFF(SECOND, MIN(created_at), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), 0) AS SIGNED) \
      FROM (SELECT created_at FROM outbox WHERE state = 0 ORDER BY due_at LIMIT 100) AS pending";
 
+/// Of an event's row as text, all but its payload.
+const ROW_LEN: usize = 400;
 /// Events of a batch handled at once: a slow handler holds up its own event only.
 const PARALLEL: usize = 8;
 /// Longest time for one event.
@@ -77,34 +79,28 @@ pub async fn record(
     version: u32,
     payload: &Value,
 ) -> Result<(), Problem> {
-    insert(conn, topic, version, [(aggregate_id, payload)].into_iter()).await
+    insert(conn, topic, version, &[(aggregate_id, payload.to_string())]).await
 }
 
-/// Records the first event of each of these, with its facts, in the transaction of their cause: one statement for all, so no
-/// more of them than a statement may be long.
+/// Records the first event of each of these, with its facts, in the transaction of their cause.
 ///
 /// # Errors
-/// Where the statement fails.
+/// Where a statement fails.
 pub async fn record_first(conn: &mut Conn, topic: &'static str, events: &[(Uuid, Value)]) -> Result<(), Problem> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    insert(conn, topic, 1, events.iter().map(|(aggregate, payload)| (*aggregate, payload))).await
+    let events: Vec<(Uuid, String)> =
+        events.iter().map(|(aggregate, payload)| (*aggregate, payload.to_string())).collect();
+    insert(conn, topic, 1, &events).await
 }
 
-async fn insert(
-    conn: &mut Conn,
-    topic: &'static str,
-    version: u32,
-    events: impl ExactSizeIterator<Item = (Uuid, &Value)>,
-) -> Result<(), Problem> {
+async fn insert(conn: &mut Conn, topic: &'static str, version: u32, events: &[(Uuid, String)]) -> Result<(), Problem> {
     let offset = conn.offset_micros();
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(rows(INSERT, events.len())));
-    for (aggregate, payload) in events {
-        query = query.bind(Uuid::now_v7()).bind(topic).bind(aggregate).bind(version);
-        query = query.bind(payload.to_string()).bind(offset).bind(offset);
+    for part in parts(events, |(_, payload)| 2 * payload.len() + ROW_LEN) {
+        let text = part.iter().fold(Text::new(rows(INSERT, part.len())), |text, (aggregate, payload)| {
+            let text = text.bind(&Uuid::now_v7()).bind(topic).bind(aggregate).bind(&version);
+            text.bind(payload.as_bytes()).bind(&offset).bind(&offset)
+        });
+        text.execute(conn).await?;
     }
-    query.execute(conn.sql()).await?;
     Ok(())
 }
 

@@ -3,9 +3,11 @@
 //! Each locks the buyer's balance until the transaction ends: in the lock order of `platform::db` the balance
 //! comes after holds, orders and passes, and before seats.
 
+use std::collections::HashSet;
+
 use uuid::Uuid;
 
-use super::domain::{Balance, Kind, Movement, TransactionId, insufficient};
+use super::domain::{Balance, Due, Kind, Movement, Purses, TransactionId};
 use super::store;
 use crate::accounts::UserId;
 use crate::platform::db::Conn;
@@ -15,24 +17,47 @@ use crate::platform::money::Money;
 /// Buyers granted points by one set of statements.
 const GRANTS_PER_WRITE: usize = 500;
 
-/// Takes `amount` from the buyer as revenue and gives the balance that is left. Nothing to pay is fine: it is
-/// written down as a payment of zero.
+/// Takes from each of the buyers what is due as revenue, or says why not: one after the other, where several are of one buyer.
+/// Nothing to pay is fine: it is written down as a payment of zero.
 ///
 /// # Errors
-/// 402 `insufficient_points` with `balance` and `amount`; the fault `Duplicate` where this payment was booked
-/// before.
-pub async fn pay(conn: &mut Conn, user: UserId, amount: Money, payment_id: Uuid) -> Result<Money, Problem> {
-    check_amount(amount)?;
-    if !store::take(conn, user, amount).await? {
-        // Locked, so that the refusal names the balance that it is about. It may have risen since the first
-        // attempt, and a row that was missing is there now, which matters to a payment of nothing.
-        let balance = store::get_balance_for_update(conn, user).await?.amount;
-        if balance < amount || !store::take(conn, user, amount).await? {
-            return Err(insufficient(balance, amount));
+/// 402 `insufficient_points` with `balance` and `amount` for a payment; for all of them the fault `Duplicate` where one was booked
+/// before, and what the database fails with.
+pub async fn pay_all(conn: &mut Conn, dues: &[Due]) -> Result<Vec<Result<(), Problem>>, Problem> {
+    for due in dues {
+        check_amount(due.amount)?;
+    }
+    let mut purses = lock_purses(conn, dues).await?;
+    let (mut told, mut movements) = (Vec::with_capacity(dues.len()), Vec::with_capacity(dues.len()));
+    for Due { user, amount, payment } in dues.iter().copied() {
+        told.push(purses.take(user, amount).map(|after| {
+            let id = TransactionId::new();
+            movements.push(Movement { id, kind: Kind::Payment, reference: payment, user, amount, after });
+        }));
+    }
+    let taken: Vec<_> = purses.taken().collect();
+    let count = store::take(conn, &taken).await?;
+    if count != taken.len() as u64 {
+        return Err(Problem::internal(anyhow::anyhow!("{count} of {} locked balances were enough", taken.len())));
+    }
+    store::insert_movements(conn, &movements).await?;
+    Ok(told)
+}
+
+/// The balances of those who pay, locked in the order of their users.
+async fn lock_purses(conn: &mut Conn, dues: &[Due]) -> Result<Purses, Problem> {
+    let mut users: Vec<UserId> = dues.iter().map(|due| due.user).collect();
+    users.sort_unstable();
+    users.dedup();
+    let mut balances = store::list_balances_for_update(conn, &users).await?;
+    // Who never had anything has no row. For a payment of nothing it is made.
+    let has_row: HashSet<UserId> = balances.iter().map(|(user, _)| *user).collect();
+    for user in users.into_iter().filter(|user| !has_row.contains(user)) {
+        if dues.iter().any(|due| due.user == user && due.amount == Money::ZERO) {
+            balances.push((user, store::get_balance_for_update(conn, user).await?));
         }
     }
-    let after = store::find_balance(conn, user).await?;
-    write(conn, Kind::Payment, payment_id, user, amount, after).await
+    Ok(Purses::new(balances))
 }
 
 /// Gives `amount` of the revenue back to the buyer and gives the new balance. The balance limit of charges does

@@ -131,6 +131,14 @@ pub async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Pro
     store::is_stopped(conn, concert).await
 }
 
+/// Those of the sales that an operator has stopped, read as [`refuse_if_stopped`] reads one.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_stopped(conn: &mut Conn, concerts: &[ConcertId]) -> Result<HashSet<ConcertId>, Problem> {
+    store::stays::list_stopped(conn, concerts).await
+}
+
 /// What everybody is told while the sale is stopped.
 #[must_use]
 pub fn stopped() -> Problem {
@@ -147,6 +155,32 @@ pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Resu
     };
     end_locked(conn, id, concert, arrival).await?;
     Ok(true)
+}
+
+/// The stays of these buyers (sorted), as far as they have not ended, locked for the rest of the transaction.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn lock_stays(conn: &mut Conn, users: &[(ConcertId, UserId)]) -> Result<Stays, Problem> {
+    Ok(Stays(store::stays::list_of_users_for_update(conn, users).await?))
+}
+
+/// Live stays whose rows are locked.
+#[derive(Debug)]
+pub struct Stays(Vec<store::stays::Stay>);
+
+impl Stays {
+    /// Ends those of them that `is_over` tells, and records that their slots are to be freed.
+    ///
+    /// # Errors
+    /// Where a statement fails.
+    pub async fn end(self, conn: &mut Conn, is_over: impl Fn(ConcertId, UserId) -> bool) -> Result<(), Problem> {
+        let over: Vec<_> = self.0.into_iter().filter(|stay| is_over(stay.concert_id, stay.user_id)).collect();
+        let ids: Vec<PassId> = over.iter().map(|stay| stay.id).collect();
+        store::end_passes(conn, &ids).await?;
+        let events: Vec<_> = over.iter().map(|stay| (stay.id.0, ended(stay.concert_id, stay.arrival))).collect();
+        outbox::record_first(conn, PASS_ENDED, &events).await
+    }
 }
 
 /// What became of a user's stay from another place.
@@ -227,7 +261,8 @@ async fn end_locked(conn: &mut Conn, id: PassId, concert: ConcertId, arrival: u6
 /// # Errors
 /// Where a statement fails.
 pub(super) async fn end_all(conn: &mut Conn, concert: ConcertId, passes: &[(PassId, u64)]) -> Result<(), Problem> {
-    store::end_passes(conn, passes.iter().map(|(id, _)| *id)).await?;
+    let ids: Vec<PassId> = passes.iter().map(|(id, _)| *id).collect();
+    store::end_passes(conn, &ids).await?;
     let events: Vec<_> = passes.iter().map(|(id, arrival)| (id.0, ended(concert, *arrival))).collect();
     outbox::record_first(conn, PASS_ENDED, &events).await
 }

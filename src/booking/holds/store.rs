@@ -1,7 +1,5 @@
 //! The rows of holds.
 
-use sqlx::AssertSqlSafe;
-
 use super::domain::{HeldSeat, Hold, HoldId, HoldStatus};
 use crate::accounts::UserId;
 use crate::catalog::{ConcertId, PerformanceId};
@@ -26,11 +24,14 @@ const LIST_SEATS: &str =
     "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
 const LIST_LIVE_SEAT_COUNTS: &str =
     "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 AND expires_at > ? AND user_id IN (?)";
+const LIST_FOR_UPDATE: &str = "SELECT id, user_id, concert_id, performance_id, state, amount, seat_count, expires_at, \
+     UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
+const MARK_PAID: &str = "UPDATE holds SET state = 1, changed_at = ? WHERE state = 0 AND id IN (?)";
 const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
 /// A hold and a seat of it as text, in bytes.
 const ROW_LEN: usize = 420;
 const SEAT_ROW_LEN: usize = 260;
-const SET_STATE: &str = "UPDATE holds SET state = ?, changed_at = ? WHERE id = ?";
+const MARK_RELEASED: &str = "UPDATE holds SET state = 2, changed_at = ? WHERE id = ?";
 
 /// What must hold of holds.
 pub const INVARIANTS: &[Invariant] = &[
@@ -95,6 +96,16 @@ impl HoldRow {
     }
 }
 
+/// A hold's row, and whose it is.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct OwnedHoldRow {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The hold.
+    #[sqlx(flatten)]
+    pub row: HoldRow,
+}
+
 /// What a new hold's row says.
 #[derive(Debug)]
 pub(super) struct NewHold<'a> {
@@ -151,6 +162,18 @@ pub async fn find_for_update(conn: &mut Conn, user: UserId, hold: HoldId) -> Res
     Ok(sqlx::query_as(FIND_FOR_UPDATE).bind(offset).bind(hold).bind(user).fetch_optional(conn.sql()).await?)
 }
 
+/// These holds (sorted), whoever's they are, locked.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_for_update(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<OwnedHoldRow>, Problem> {
+    if holds.is_empty() {
+        return Ok(Vec::new());
+    }
+    let text = Text::new(in_list(LIST_FOR_UPDATE, holds.len())).bind(&conn.offset_micros());
+    holds.iter().fold(text, Text::bind).list(conn).await
+}
+
 pub(super) async fn list(conn: &mut Conn, user: UserId, before: HoldId, limit: u32) -> Result<Vec<HoldRow>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(LIST).bind(offset).bind(user).bind(before).bind(limit).fetch_all(conn.sql()).await?)
@@ -173,11 +196,8 @@ pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId
     if holds.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = sqlx::query_as::<_, SeatRow>(AssertSqlSafe(in_list(LIST_SEATS, holds.len())));
-    for hold in holds {
-        query = query.bind(*hold);
-    }
-    let found = query.fetch_all(conn.sql()).await?;
+    let text = Text::new(in_list(LIST_SEATS, holds.len()));
+    let found: Vec<SeatRow> = holds.iter().fold(text, Text::bind).list(conn).await?;
     let seat = |row: SeatRow| {
         (row.hold_id, HeldSeat { id: row.label, grade: row.grade, price: row.price, number: row.seat_no })
     };
@@ -195,19 +215,19 @@ pub(super) async fn list_live_seat_counts(
     users.iter().fold(text, Text::bind).list(conn).await
 }
 
-/// Marks a locked hold as paid.
+/// Marks locked, live holds as paid. Returns how many there were.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn mark_paid(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {
-    set_state(conn, hold, 1, now).await
+pub async fn mark_paid(conn: &mut Conn, holds: &[HoldId], now: Timestamp) -> Result<u64, Problem> {
+    if holds.is_empty() {
+        return Ok(0);
+    }
+    let text = Text::new(in_list(MARK_PAID, holds.len())).bind(&now);
+    holds.iter().fold(text, Text::bind).execute(conn).await
 }
 
 pub(super) async fn mark_released(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {
-    set_state(conn, hold, 2, now).await
-}
-
-async fn set_state(conn: &mut Conn, hold: HoldId, state: u8, now: Timestamp) -> Result<(), Problem> {
-    sqlx::query(SET_STATE).bind(state).bind(now).bind(hold).execute(conn.sql()).await?;
+    sqlx::query(MARK_RELEASED).bind(now).bind(hold).execute(conn.sql()).await?;
     Ok(())
 }

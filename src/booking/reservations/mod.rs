@@ -7,6 +7,7 @@ mod cancellation;
 pub mod checkout;
 pub mod domain;
 pub mod http;
+mod paying;
 pub mod store;
 
 pub use checkout::{Checkout, Parts};

@@ -2,21 +2,17 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::domain::{ReservationId, SoldSeat, ticket_code};
+use super::domain::{ReservationId, SoldSeat};
 use crate::accounts::UserId;
-use crate::booking::holds::{HeldSeat, HoldId};
+use crate::booking::holds::HoldId;
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::payments::PaymentId;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, in_list, rows};
+use crate::platform::db::{Conn, Text, in_list};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
-const INSERT: &str = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
-     seat_count, amount, created_at, paid_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)";
-const INSERT_SEATS: &str = "INSERT INTO reservation_seats \
-     (reservation_id, seat_no, performance_id, label, grade, price, ticket_code, is_live) VALUES (?, ?, ?, ?, ?, ?, ?, 1)";
 const FIND: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations WHERE id = ? AND user_id = ?";
 const FIND_FOR_UPDATE: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
@@ -73,6 +69,8 @@ pub const INVARIANTS: &[Invariant] = &[
     },
 ];
 
+pub(super) mod paying;
+
 /// A reservation's row.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub(super) struct ReservationRow {
@@ -85,50 +83,6 @@ pub(super) struct ReservationRow {
     pub amount: Money,
     pub created_at: Timestamp,
     pub paid_at: Option<Timestamp>,
-}
-
-/// What a new, paid reservation's row says.
-#[derive(Debug)]
-pub(super) struct NewReservation<'a> {
-    pub id: ReservationId,
-    pub hold: HoldId,
-    pub user: UserId,
-    pub concert: ConcertId,
-    pub performance: PerformanceId,
-    pub payment: PaymentId,
-    pub seats: &'a [HeldSeat],
-    pub amount: Money,
-    pub now: Timestamp,
-}
-
-/// Inserts the reservation with a new ticket for each seat.
-pub(super) async fn insert(conn: &mut Conn, new: &NewReservation<'_>) -> Result<Vec<SoldSeat>, Problem> {
-    sqlx::query(INSERT)
-        .bind(new.id)
-        .bind(new.hold)
-        .bind(new.user)
-        .bind(new.concert)
-        .bind(new.performance)
-        .bind(new.payment)
-        .bind(u32::try_from(new.seats.len()).unwrap_or(u32::MAX))
-        .bind(new.amount)
-        .bind(new.now)
-        .bind(new.now)
-        .bind(new.now)
-        .execute(conn.sql())
-        .await?;
-    let sold: Vec<SoldSeat> = new.seats.iter().map(sold).collect();
-    let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_SEATS, sold.len())));
-    for (seat, ticket) in new.seats.iter().zip(&sold) {
-        query = query.bind(new.id).bind(seat.number).bind(new.performance).bind(&seat.id);
-        query = query.bind(&seat.grade).bind(seat.price).bind(&ticket.ticket_code);
-    }
-    query.execute(conn.sql()).await?;
-    Ok(sold)
-}
-
-fn sold(seat: &HeldSeat) -> SoldSeat {
-    SoldSeat { id: seat.id.clone(), grade: seat.grade.clone(), price: seat.price, ticket_code: ticket_code() }
 }
 
 pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Result<Option<ReservationRow>, Problem> {

@@ -25,9 +25,13 @@ const HOLD: &str = "UPDATE seats AS s JOIN (SELECT ? AS seat_no, ? AS hold_id, ?
 const HOLD_ROW_LEN: usize = 120;
 const RELEASE: &str =
     "UPDATE seats SET hold_id = NULL, held_until = NULL WHERE performance_id = ? AND hold_id = ? AND seat_no IN (?)";
-const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
-     WHERE performance_id = ? AND hold_id = ? AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
-     AND reservation_id IS NULL AND seat_no IN (?)";
+/// Joined from the list's side, so that rows are locked in its order.
+const SELL: &str = "UPDATE (SELECT ? AS performance_id, ? AS seat_no, ? AS hold_id, ? AS reservation_id) AS w \
+     STRAIGHT_JOIN seats AS s ON s.performance_id = w.performance_id AND s.seat_no = w.seat_no \
+     SET s.reservation_id = w.reservation_id, s.hold_id = NULL, s.held_until = NULL \
+     WHERE s.hold_id = w.hold_id AND s.held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND s.reservation_id IS NULL";
+/// A seat of that statement as text, in bytes.
+const SELL_ROW_LEN: usize = 160;
 const TAKE_BACK: &str =
     "UPDATE seats SET reservation_id = NULL WHERE performance_id = ? AND reservation_id = ? AND seat_no IN (?)";
 
@@ -109,25 +113,33 @@ pub async fn release(conn: &mut Conn, performance: PerformanceId, hold: HoldId, 
     Ok(())
 }
 
-/// Sells those of the seats that the hold still has: it must not have ended while its payment waited for a lock, as whoever
-/// counts the buyer's seats meanwhile leaves it out. Returns how many.
+/// A seat of a hold that becomes a reservation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sale {
+    /// The performance.
+    pub performance: PerformanceId,
+    /// The seat's number.
+    pub seat: u32,
+    /// Who has it.
+    pub hold: HoldId,
+    /// Who gets it.
+    pub reservation: ReservationId,
+}
+
+/// Sells those of the seats (sorted) that their holds still have: a hold must not have ended while its payment waited for a
+/// lock, as whoever counts the buyer's seats meanwhile leaves it out. Returns how many.
 ///
 /// # Errors
-/// Where the statement fails.
-pub async fn sell(
-    conn: &mut Conn,
-    performance: PerformanceId,
-    hold: HoldId,
-    reservation: ReservationId,
-    seats: &[u32],
-) -> Result<u64, Problem> {
-    let offset = conn.offset_micros();
-    let text = in_list(SELL, seats.len());
-    let mut query = sqlx::query(AssertSqlSafe(text)).bind(reservation).bind(performance).bind(hold).bind(offset);
-    for seat in seats {
-        query = query.bind(*seat);
+/// Where a statement fails.
+pub async fn sell(conn: &mut Conn, sales: &[Sale]) -> Result<u64, Problem> {
+    let (offset, mut sold) = (conn.offset_micros(), 0);
+    for part in parts(sales, |_| SELL_ROW_LEN) {
+        let text = part.iter().fold(Text::new(derived(SELL, part.len())), |text, sale| {
+            text.bind(&sale.performance).bind(&sale.seat).bind(&sale.hold).bind(&sale.reservation)
+        });
+        sold += text.bind(&offset).execute(conn).await?;
     }
-    Ok(query.execute(conn.sql()).await?.rows_affected())
+    Ok(sold)
 }
 
 /// Frees those of the seats that were sold to the reservation. Returns how many.
