@@ -328,12 +328,17 @@ async fn end_soon(scene: &Scene, payer: &Payer) {
     scene.execute(format!("UPDATE seats SET held_until = {end} WHERE hold_id = {}", hex(&payer.hold))).await;
 }
 
-/// Has the payer's points until the hold is over: its payment has seen it live before it waits for them.
-async fn keep_points_until_the_end(scene: &Scene, payer: &Payer) {
+/// Somebody who has the payer's points: the payment has seen its hold live before it waits for them.
+async fn lock_points(scene: &Scene, payer: &Payer) -> MySqlConnection {
     let mut sql = scene.world.sql().await;
     sql.execute("START TRANSACTION").await.expect("a transaction");
     let lock = format!("SELECT 1 FROM points_accounts WHERE user_id = {} FOR UPDATE", hex(&payer.buyer.id));
     sql.execute(AssertSqlSafe(lock)).await.expect("the points");
+    sql
+}
+
+/// Lets the points go once the hold is over.
+async fn let_go_at_the_end(scene: &Scene, payer: &Payer, mut points: MySqlConnection) {
     let is_over = format!("SELECT expires_at <= UTC_TIMESTAMP(6) FROM holds WHERE id = {}", hex(&payer.hold));
     eventually("the hold to end", || async {
         let is_over = sqlx::query_scalar(AssertSqlSafe(is_over.clone()));
@@ -341,7 +346,7 @@ async fn keep_points_until_the_end(scene: &Scene, payer: &Payer) {
         is_over.then_some(())
     })
     .await;
-    sql.execute("ROLLBACK").await.expect("an end");
+    points.execute("ROLLBACK").await.expect("an end");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -352,11 +357,13 @@ async fn a_hold_that_ends_while_its_payment_waits_for_a_lock_takes_nothing_and_s
     let state = scene.world.state(&patient);
     let [first, late, good, alone] = &scene.payers[..] else { panic!("nobody") };
     end_soon(&scene, late).await;
+    let points = lock_points(&scene, late).await;
     let asked = [Asked::new(late, "hold_expired"), Asked::new(good, "paid")];
     let (answers, ()) = tokio::join!(scene.together(&state, first, &asked), keep_points_until_the_end(&scene, late));
     assert_eq!(answers.iter().map(outcome).collect::<Vec<_>>(), ["hold_expired", "paid"], "{answers:?}");
     end_soon(&scene, alone).await;
-    let (answer, ()) = tokio::join!(pay(&state, alone, "k"), keep_points_until_the_end(&scene, alone));
+    let points = lock_points(&scene, alone).await;
+    let (answer, ()) = tokio::join!(pay(&state, alone, "k"), let_go_at_the_end(&scene, alone, points));
     assert_eq!(outcome(&answer), "hold_expired");
     for (payer, left) in [(late, PRICE), (alone, PRICE), (good, 0)] {
         assert_eq!(scene.balance(&payer.buyer).await, left);
