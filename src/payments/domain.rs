@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::accounts::UserId;
+use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
 crate::id_types! {
@@ -11,7 +12,16 @@ crate::id_types! {
 }
 
 crate::problem_codes! {
-    PAYMENT_IN_PROGRESS = 409 "payment_in_progress" "Payment in progress" "A card payment of the same thing is not decided yet. Wait until it is: your reservations, or your points, will say.";
+    PAYMENT_IN_PROGRESS = 409 "payment_in_progress" "Payment in progress" "A payment of this is not decided yet. Repeat after Retry-After seconds: by then it is paid or free again.";
+}
+
+/// When to ask again: most providers have decided by then.
+const IN_PROGRESS_RETRY_SECS: u32 = 3;
+
+/// What is told to whoever pays for what is being paid already.
+#[must_use]
+pub fn in_progress() -> Problem {
+    Problem::new(&PAYMENT_IN_PROGRESS).retry_after(IN_PROGRESS_RETRY_SECS)
 }
 
 /// How it is paid.

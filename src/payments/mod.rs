@@ -6,5 +6,5 @@ pub mod domain;
 pub mod gateway;
 pub mod store;
 
-pub use domain::{CODES, Method, PAYMENT_IN_PROGRESS, Payment, PaymentId, PaymentStatus, Settled, Subject};
-pub use store::{INVARIANTS, has_any_for_update, insert_settled, list, list_in_progress, mark_refunded, owe_refund};
+pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Settled, Subject, in_progress};
+pub use store::{INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, mark_refunded, owe_refund};

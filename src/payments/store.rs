@@ -1,13 +1,11 @@
 //! The rows of payments.
 
-use std::collections::HashSet;
-
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::domain::{Method, Payment, PaymentId, PaymentStatus, Settled, Subject};
 use crate::platform::audit::Invariant;
-use crate::platform::db::{Conn, Text, in_list, parts, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -57,33 +55,26 @@ pub const INVARIANTS: &[Invariant] = &[
 ];
 
 /// Records payments whose money has moved in this transaction.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn insert_settled(conn: &mut Conn, settled: &[Settled]) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    for part in parts(settled, |_| SETTLED_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT_SETTLED, part.len())), |text, one| {
+pub fn insert_settled(script: &mut Script, offset_micros: i64, settled: &[Settled]) {
+    let texts = parts(settled, |_| SETTLED_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_SETTLED, part.len())), |text, one| {
             let (kind, subject) = one.subject.stored();
             let text = text.bind(&one.id).bind(&one.user).bind(&one.method.number()).bind(&kind).bind(&subject);
-            text.bind(&one.amount).bind(&offset).bind(&offset)
-        });
-        text.execute(conn).await?;
-    }
-    Ok(())
+            text.bind(&one.amount).bind(&offset_micros).bind(&offset_micros)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
-/// Those of the subjects, all of one kind, that are being paid: a card payment of them is not decided yet. Their own rows must be
-/// locked by the caller, as they are by whoever begins such a payment.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn list_in_progress(conn: &mut Conn, subjects: &[Subject]) -> Result<HashSet<Uuid>, Problem> {
-    let Some((kind, _)) = subjects.first().map(|subject| subject.stored()) else { return Ok(HashSet::new()) };
-    let text = Text::new(in_list(LIST_IN_PROGRESS, subjects.len())).bind(&kind);
-    let text = subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1));
-    let found: Vec<(Uuid,)> = text.list(conn).await?;
-    Ok(found.into_iter().map(|(subject,)| subject).collect())
+/// Asks for those of the subjects, all of one kind, that are being paid: a card payment of them is not decided yet. Their own
+/// rows must be locked, as they are by whoever begins such a payment.
+pub fn ask_in_progress(script: &mut Script, subjects: &[Subject]) -> Slot<(Uuid,)> {
+    let first = subjects.first().map(|subject| subject.stored().0);
+    let text = |kind| {
+        let text = Text::new(in_list(LIST_IN_PROGRESS, subjects.len())).bind(&kind);
+        subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1))
+    };
+    script.add_all(first.map(text))
 }
 
 /// Whether any of these payments is there, once whoever may still be making it has ended.

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::config::OutboxSettings;
-use super::db::{Conn, Db, Text, in_list, parts, rows};
+use super::db::{Conn, Db, Script, Slot, Text, in_list, parts, rows};
 use super::error::{Problem, codes};
 use super::redis::Redis;
 use super::shutdown::Shutdown;
@@ -79,29 +79,26 @@ pub async fn record(
     version: u32,
     payload: &Value,
 ) -> Result<(), Problem> {
-    insert(conn, topic, version, &[(aggregate_id, payload.to_string())]).await
+    let mut script = Script::default();
+    insert(&mut script, conn.offset_micros(), topic, version, &[(aggregate_id, payload.to_string())]);
+    script.run(conn).await.map(drop)
 }
 
-/// Records the first event of each of these, with its facts, in the transaction of their cause.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn record_first(conn: &mut Conn, topic: &'static str, events: &[(Uuid, Value)]) -> Result<(), Problem> {
+/// Has a script record the first event of each of these, with its facts.
+pub fn record_first(script: &mut Script, offset_micros: i64, topic: &'static str, events: &[(Uuid, Value)]) {
     let events: Vec<(Uuid, String)> =
         events.iter().map(|(aggregate, payload)| (*aggregate, payload.to_string())).collect();
-    insert(conn, topic, 1, &events).await
+    insert(script, offset_micros, topic, 1, &events);
 }
 
-async fn insert(conn: &mut Conn, topic: &'static str, version: u32, events: &[(Uuid, String)]) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    for part in parts(events, |(_, payload)| 2 * payload.len() + ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT, part.len())), |text, (aggregate, payload)| {
+fn insert(script: &mut Script, offset: i64, topic: &'static str, version: u32, events: &[(Uuid, String)]) {
+    let texts = parts(events, |(_, payload)| 2 * payload.len() + ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT, part.len())), |text, (aggregate, payload)| {
             let text = text.bind(&Uuid::now_v7()).bind(topic).bind(aggregate).bind(&version);
             text.bind(payload.as_bytes()).bind(&offset).bind(&offset)
-        });
-        text.execute(conn).await?;
-    }
-    Ok(())
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
 /// What an instance does with an event besides putting it on the stream. Must be repeatable.

@@ -17,7 +17,7 @@ pub mod ledger;
 pub mod service;
 mod store;
 
-pub use domain::{CODES, Due, Kind, PAYMENT_METHOD_UNAVAILABLE};
+pub use domain::{CODES, Kind, PAYMENT_METHOD_UNAVAILABLE};
 pub use http::router;
 pub use service::{Points, Settings};
 pub use store::INVARIANTS;

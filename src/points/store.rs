@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::domain::{Account, Balance, Entry, Kind, Movement};
 use crate::accounts::UserId;
 use crate::platform::audit::Invariant;
-use crate::platform::db::{Conn, Text, derived, in_list, parts, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, derived, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -113,30 +113,24 @@ pub(super) async fn set_balance(conn: &mut Conn, user: UserId, balance: Balance)
     Ok(())
 }
 
-/// The balances of these buyers (sorted), as far as they have rows, locked.
-pub(super) async fn list_balances_for_update(
-    conn: &mut Conn,
-    users: &[UserId],
-) -> Result<Vec<(UserId, Balance)>, Problem> {
-    if users.is_empty() {
-        return Ok(Vec::new());
-    }
-    let text = Text::new(in_list(LIST_BALANCES_FOR_UPDATE, users.len()));
-    let found: Vec<(UserId, Money, u32)> = users.iter().fold(text, Text::bind).list(conn).await?;
-    Ok(found.into_iter().map(|(user, amount, entries)| (user, Balance { amount, entries })).collect())
+/// A buyer's balance in a list.
+pub(super) type BalanceRow = (UserId, Money, u32);
+
+/// Asks for the balances of these buyers (sorted), as far as they have rows, and locks them.
+pub(super) fn ask_balances_for_update(script: &mut Script, users: &[UserId]) -> Slot<BalanceRow> {
+    let text = || users.iter().fold(Text::new(in_list(LIST_BALANCES_FOR_UPDATE, users.len())), Text::bind);
+    script.add_all((!users.is_empty()).then(text))
 }
 
-/// Takes from locked balances what each of these buyers pays, as so many entries, if the balance is that high. Returns how many
-/// were.
-pub(super) async fn take(conn: &mut Conn, taken: &[(UserId, Money, u32)]) -> Result<u64, Problem> {
-    let (offset, mut count) = (conn.offset_micros(), 0);
-    for part in parts(taken, |_| TAKE_ROW_LEN) {
+/// Takes from locked balances what each of these buyers pays, as so many entries: from those that are that high.
+pub(super) fn take(script: &mut Script, offset_micros: i64, taken: &[BalanceRow]) -> Slot<()> {
+    let texts = parts(taken, |_| TAKE_ROW_LEN).map(|part| {
         let text = part.iter().fold(Text::new(derived(TAKE, part.len())), |text, (user, amount, entries)| {
             text.bind(user).bind(amount).bind(entries)
         });
-        count += text.bind(&offset).execute(conn).await?;
-    }
-    Ok(count)
+        text.bind(&offset_micros)
+    });
+    script.add_all(texts)
 }
 
 /// Adds `amount` to the balance of each, making the rows that are missing.
@@ -173,24 +167,30 @@ pub(super) async fn list_balances(conn: &mut Conn, users: &[UserId]) -> Result<V
 
 /// Writes movements down: a transaction and two entries each, which sum to zero.
 pub(super) async fn insert_movements(conn: &mut Conn, movements: &[Movement]) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    for part in parts(movements, |_| TRANSACTION_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT_TRANSACTION, part.len())), |text, movement| {
-            text.bind(&movement.id).bind(&movement.kind.number()).bind(&movement.reference).bind(&offset)
-        });
-        text.execute(conn).await?;
-    }
-    for part in parts(movements, |_| 2 * ENTRY_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT_ENTRY, 2 * part.len())), |text, movement| {
+    let mut script = Script::default();
+    write_movements(&mut script, conn.offset_micros(), movements);
+    script.run(conn).await.map(drop)
+}
+
+/// The same, by a script.
+pub(super) fn write_movements(script: &mut Script, offset_micros: i64, movements: &[Movement]) {
+    let texts = parts(movements, |_| TRANSACTION_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_TRANSACTION, part.len())), |text, movement| {
+            let text = text.bind(&movement.id).bind(&movement.kind.number());
+            text.bind(&movement.reference).bind(&offset_micros)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
+    let texts = parts(movements, |_| 2 * ENTRY_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_ENTRY, 2 * part.len())), |text, movement| {
             let change = movement.kind.change(movement.amount);
             let text = text.bind(&movement.id).bind(&0_u8).bind(&Account::Buyer.number()).bind(&Some(movement.user));
             let text = text.bind(&change).bind(&Some(movement.after.entries)).bind(&Some(movement.after.amount));
             let text = text.bind(&movement.id).bind(&1_u8).bind(&movement.kind.counterpart().number());
             text.bind(&None::<UserId>).bind(&change.negated()).bind(&None::<u32>).bind(&None::<Money>)
-        });
-        text.execute(conn).await?;
-    }
-    Ok(())
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
 /// The buyer's entries below the number `before`, newest first.

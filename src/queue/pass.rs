@@ -13,7 +13,7 @@ use super::store;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{self, Conn};
+use crate::platform::db::{Conn, Outcomes, Script, Slot};
 use crate::platform::error::{Fault, Problem};
 use crate::platform::outbox;
 use crate::platform::token::{KeyRing, Reader, Sealer};
@@ -92,19 +92,43 @@ impl Passes {
     }
 }
 
-/// Locks the rows of these passes for the rest of the transaction, and returns those that are live with the database's
-/// present instant. As one user has one live pass per sale, this also puts one buyer's bookings in a row.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn lock_live(conn: &mut Conn, ids: &[PassId]) -> Result<(Timestamp, HashSet<PassId>), Problem> {
-    let rows = store::list_by_id_for_update(conn, ids).await?;
-    let now = match rows.first() {
-        Some(row) => row.now_at,
-        None => db::now(conn).await?,
-    };
-    let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at);
-    Ok((now, live.map(|row| row.id).collect()))
+/// What a script asks about passes and their sale.
+#[derive(Debug)]
+pub struct Asked {
+    passes: Slot<store::LockedPass>,
+    stopped: Slot<(bool,)>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Those of the passes that are live.
+    pub live: HashSet<PassId>,
+    /// The database's present instant; none where it has none of the passes.
+    pub now: Option<Timestamp>,
+    /// Whether an operator has stopped the sale.
+    pub is_stopped: bool,
+}
+
+/// Has a script lock the rows of these passes for the rest of the transaction, which also puts one buyer's bookings in a row, as
+/// one user has one live pass per sale; and read, after that, whether the sale is stopped, as [`refuse_if_stopped`] does.
+pub fn ask(script: &mut Script, offset_micros: i64, concert: ConcertId, ids: &[PassId]) -> Asked {
+    let passes = script.add_all((!ids.is_empty()).then(|| store::list_by_id_for_update_text(offset_micros, ids)));
+    Asked { passes, stopped: script.add(store::is_stopped_text(concert)) }
+}
+
+impl Asked {
+    /// Reads what the script found.
+    ///
+    /// # Errors
+    /// Where a row is not what it should be.
+    pub fn read(&self, outcomes: &Outcomes) -> Result<Found, Problem> {
+        let rows = outcomes.list(&self.passes)?;
+        let now = rows.first().map(|row| row.now_at);
+        let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at).map(|row| row.id).collect();
+        let is_stopped = outcomes.list(&self.stopped)?.into_iter().any(|(is_stopped,)| is_stopped);
+        Ok(Found { live, now, is_stopped })
+    }
 }
 
 /// What is told of a pass whose stay has ended.
@@ -120,23 +144,7 @@ pub fn expired() -> Problem {
 /// # Errors
 /// `sale_stopped`.
 pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
-    if is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
-}
-
-/// Whether an operator has stopped the sale, as [`refuse_if_stopped`] reads it.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
-    store::is_stopped(conn, concert).await
-}
-
-/// Those of the sales that an operator has stopped, read as [`refuse_if_stopped`] reads one.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn list_stopped(conn: &mut Conn, concerts: &[ConcertId]) -> Result<HashSet<ConcertId>, Problem> {
-    store::stays::list_stopped(conn, concerts).await
+    if store::is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
 }
 
 /// What everybody is told while the sale is stopped.
@@ -157,29 +165,49 @@ pub async fn end_live(conn: &mut Conn, concert: ConcertId, user: UserId) -> Resu
     Ok(true)
 }
 
-/// The stays of these buyers (sorted), as far as they have not ended, locked for the rest of the transaction.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn lock_stays(conn: &mut Conn, users: &[(ConcertId, UserId)]) -> Result<Stays, Problem> {
-    Ok(Stays(store::stays::list_of_users_for_update(conn, users).await?))
+/// What a script asks about the sales and the stays of buyers who pay.
+#[derive(Debug)]
+pub struct AskedStays {
+    stopped: Slot<(bool, ConcertId)>,
+    stays: Slot<store::stays::Stay>,
 }
 
-/// Live stays whose rows are locked.
+/// What was found: live stays, whose rows are locked.
 #[derive(Debug)]
-pub struct Stays(Vec<store::stays::Stay>);
+pub struct Stays {
+    /// Sales that an operator has stopped.
+    pub stopped: HashSet<ConcertId>,
+    live: Vec<store::stays::Stay>,
+}
+
+/// Has a script lock the stays of these buyers (sorted) for the rest of the transaction, as far as they have not ended, and read
+/// whether their sales are stopped, as [`refuse_if_stopped`] does.
+pub fn ask_stays(script: &mut Script, buyers: &[(ConcertId, UserId)]) -> AskedStays {
+    let concerts: HashSet<ConcertId> = buyers.iter().map(|(concert, _)| *concert).collect();
+    let concerts: Vec<ConcertId> = concerts.into_iter().collect();
+    let stopped = store::stays::ask_stopped(script, &concerts);
+    AskedStays { stopped, stays: store::stays::ask_for_update(script, buyers) }
+}
+
+impl AskedStays {
+    /// Reads what the script found.
+    ///
+    /// # Errors
+    /// Where a row is not what it should be.
+    pub fn read(&self, outcomes: &Outcomes) -> Result<Stays, Problem> {
+        let stopped = outcomes.list(&self.stopped)?.into_iter().filter(|(is_stopped, _)| *is_stopped);
+        Ok(Stays { stopped: stopped.map(|(_, concert)| concert).collect(), live: outcomes.list(&self.stays)? })
+    }
+}
 
 impl Stays {
     /// Ends those of them that `is_over` tells, and records that their slots are to be freed.
-    ///
-    /// # Errors
-    /// Where a statement fails.
-    pub async fn end(self, conn: &mut Conn, is_over: impl Fn(ConcertId, UserId) -> bool) -> Result<(), Problem> {
-        let over: Vec<_> = self.0.into_iter().filter(|stay| is_over(stay.concert_id, stay.user_id)).collect();
+    pub fn end(self, script: &mut Script, offset_micros: i64, is_over: impl Fn(ConcertId, UserId) -> bool) {
+        let over: Vec<_> = self.live.into_iter().filter(|stay| is_over(stay.concert_id, stay.user_id)).collect();
         let ids: Vec<PassId> = over.iter().map(|stay| stay.id).collect();
-        store::end_passes(conn, &ids).await?;
+        store::end_passes(script, offset_micros, &ids);
         let events: Vec<_> = over.iter().map(|stay| (stay.id.0, ended(stay.concert_id, stay.arrival))).collect();
-        outbox::record_first(conn, PASS_ENDED, &events).await
+        outbox::record_first(script, offset_micros, PASS_ENDED, &events);
     }
 }
 
@@ -261,10 +289,12 @@ async fn end_locked(conn: &mut Conn, id: PassId, concert: ConcertId, arrival: u6
 /// # Errors
 /// Where a statement fails.
 pub(super) async fn end_all(conn: &mut Conn, concert: ConcertId, passes: &[(PassId, u64)]) -> Result<(), Problem> {
+    let (mut script, offset) = (Script::default(), conn.offset_micros());
     let ids: Vec<PassId> = passes.iter().map(|(id, _)| *id).collect();
-    store::end_passes(conn, &ids).await?;
+    store::end_passes(&mut script, offset, &ids);
     let events: Vec<_> = passes.iter().map(|(id, arrival)| (id.0, ended(concert, *arrival))).collect();
-    outbox::record_first(conn, PASS_ENDED, &events).await
+    outbox::record_first(&mut script, offset, PASS_ENDED, &events);
+    script.run(conn).await.map(drop)
 }
 
 /// What the event says.

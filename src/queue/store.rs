@@ -12,7 +12,7 @@ use crate::catalog::ConcertId;
 use crate::catalog::domain::Order;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, in_list, parts};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list, parts};
 use crate::platform::error::Problem;
 
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
@@ -287,6 +287,11 @@ pub(super) async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bo
     Ok(found.unwrap_or(false))
 }
 
+/// The same, for a script.
+pub(super) fn is_stopped_text(concert: ConcertId) -> Text {
+    Text::new(FIND_IS_STOPPED).bind(&concert)
+}
+
 /// The highest rank that was ever let in: it was called, and so was everybody before.
 pub(super) async fn find_last_admitted(
     conn: &mut Conn,
@@ -380,8 +385,13 @@ pub(super) async fn list_by_id_for_update(conn: &mut Conn, ids: &[PassId]) -> Re
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let text = Text::new(in_list(LIST_BY_ID_FOR_UPDATE, ids.len())).bind(&conn.offset_micros());
-    ids.iter().fold(text, Text::bind).list(conn).await
+    list_by_id_for_update_text(conn.offset_micros(), ids).list(conn).await
+}
+
+/// The same, for a script.
+pub(super) fn list_by_id_for_update_text(offset_micros: i64, ids: &[PassId]) -> Text {
+    let text = Text::new(in_list(LIST_BY_ID_FOR_UPDATE, ids.len())).bind(&offset_micros);
+    ids.iter().fold(text, Text::bind)
 }
 
 /// How many are inside.
@@ -402,10 +412,11 @@ pub(super) async fn list_live_for_update(
     Ok(query.fetch_all(conn.sql()).await?)
 }
 
-pub(super) async fn end_passes(conn: &mut Conn, ids: &[PassId]) -> Result<(), Problem> {
-    for part in parts(ids, |_| ID_LEN) {
-        let text = Text::new(in_list(END_PASSES, part.len())).bind(&conn.offset_micros());
-        part.iter().fold(text, Text::bind).execute(conn).await?;
-    }
-    Ok(())
+/// Ends those of the passes that are live.
+pub(super) fn end_passes(script: &mut Script, offset_micros: i64, ids: &[PassId]) {
+    let texts = parts(ids, |_| ID_LEN).map(|part| {
+        let text = Text::new(in_list(END_PASSES, part.len())).bind(&offset_micros);
+        part.iter().fold(text, Text::bind)
+    });
+    let _: Slot<()> = script.add_all(texts);
 }

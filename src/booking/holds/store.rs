@@ -5,7 +5,7 @@ use crate::accounts::UserId;
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, in_list, parts, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -22,16 +22,16 @@ const LIST: &str = "SELECT id, concert_id, performance_id, state, amount, seat_c
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds FORCE INDEX (by_owner) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str =
     "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
-const LIST_LIVE_SEAT_COUNTS: &str =
-    "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 AND expires_at > ? AND user_id IN (?)";
-const LIST_FOR_UPDATE: &str = "SELECT id, user_id, concert_id, performance_id, state, amount, seat_count, expires_at, \
+const LIST_OWNED_FOR_UPDATE: &str = "SELECT id, user_id, concert_id, performance_id, state, amount, seat_count, expires_at, \
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
-const MARK_PAID: &str = "UPDATE holds SET state = 1, changed_at = ? WHERE state = 0 AND id IN (?)";
+const MARK_ALL_PAID: &str = "UPDATE holds SET state = 1, changed_at = ? WHERE state = 0 AND id IN (?)";
+const LIST_LIVE_SEAT_COUNTS: &str = "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 \
+     AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND user_id IN (?)";
 const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
 /// A hold and a seat of it as text, in bytes.
 const ROW_LEN: usize = 420;
 const SEAT_ROW_LEN: usize = 260;
-const MARK_RELEASED: &str = "UPDATE holds SET state = 2, changed_at = ? WHERE id = ?";
+const SET_STATE: &str = "UPDATE holds SET state = ?, changed_at = ? WHERE id = ?";
 
 /// What must hold of holds.
 pub const INVARIANTS: &[Invariant] = &[
@@ -120,25 +120,24 @@ pub(super) struct NewHold<'a> {
 }
 
 /// Writes new holds and their seats.
-pub(super) async fn insert_all(conn: &mut Conn, holds: &[NewHold<'_>]) -> Result<(), Problem> {
-    for part in parts(holds, |_| ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT, part.len())), |text, hold| {
+pub(super) fn insert_all(script: &mut Script, holds: &[NewHold<'_>]) {
+    let texts = parts(holds, |_| ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT, part.len())), |text, hold| {
             let text = text.bind(&hold.id).bind(&hold.user).bind(&hold.concert).bind(&hold.performance);
             let text = text.bind(&u32::try_from(hold.seats.len()).unwrap_or(u32::MAX)).bind(&hold.amount);
             text.bind(&hold.expires_at).bind(&hold.now).bind(&hold.now)
-        });
-        text.execute(conn).await?;
-    }
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
     let seats: Vec<(HoldId, &HeldSeat)> =
         holds.iter().flat_map(|hold| hold.seats.iter().map(|seat| (hold.id, seat))).collect();
-    for part in parts(&seats, |_| SEAT_ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (hold, seat)| {
+    let texts = parts(&seats, |_| SEAT_ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (hold, seat)| {
             let text = text.bind(hold).bind(&seat.number).bind(seat.id.as_str());
             text.bind(seat.grade.as_str()).bind(&seat.price)
-        });
-        text.execute(conn).await?;
-    }
-    Ok(())
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
 /// Whether any of these holds is there, once whoever may still be making it has ended.
@@ -162,16 +161,10 @@ pub async fn find_for_update(conn: &mut Conn, user: UserId, hold: HoldId) -> Res
     Ok(sqlx::query_as(FIND_FOR_UPDATE).bind(offset).bind(hold).bind(user).fetch_optional(conn.sql()).await?)
 }
 
-/// These holds (sorted), whoever's they are, locked.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn list_for_update(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<OwnedHoldRow>, Problem> {
-    if holds.is_empty() {
-        return Ok(Vec::new());
-    }
-    let text = Text::new(in_list(LIST_FOR_UPDATE, holds.len())).bind(&conn.offset_micros());
-    holds.iter().fold(text, Text::bind).list(conn).await
+/// Asks for these holds (sorted), whoever's they are, and locks them.
+pub fn ask_owned_for_update(script: &mut Script, offset_micros: i64, holds: &[HoldId]) -> Slot<OwnedHoldRow> {
+    let text = Text::new(in_list(LIST_OWNED_FOR_UPDATE, holds.len())).bind(&offset_micros);
+    script.add(holds.iter().fold(text, Text::bind))
 }
 
 pub(super) async fn list(conn: &mut Conn, user: UserId, before: HoldId, limit: u32) -> Result<Vec<HoldRow>, Problem> {
@@ -179,13 +172,20 @@ pub(super) async fn list(conn: &mut Conn, user: UserId, before: HoldId, limit: u
     Ok(sqlx::query_as(LIST).bind(offset).bind(user).bind(before).bind(limit).fetch_all(conn.sql()).await?)
 }
 
-#[derive(sqlx::FromRow)]
-struct SeatRow {
+/// A seat of a hold, as its row says.
+#[derive(Debug, sqlx::FromRow)]
+pub struct SeatRow {
     hold_id: HoldId,
     seat_no: u32,
     label: String,
     grade: String,
     price: Money,
+}
+
+impl From<SeatRow> for (HoldId, HeldSeat) {
+    fn from(row: SeatRow) -> Self {
+        (row.hold_id, HeldSeat { id: row.label, grade: row.grade, price: row.price, number: row.seat_no })
+    }
 }
 
 /// The seats of these holds, each with its hold.
@@ -196,38 +196,49 @@ pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId
     if holds.is_empty() {
         return Ok(Vec::new());
     }
-    let text = Text::new(in_list(LIST_SEATS, holds.len()));
-    let found: Vec<SeatRow> = holds.iter().fold(text, Text::bind).list(conn).await?;
-    let seat = |row: SeatRow| {
-        (row.hold_id, HeldSeat { id: row.label, grade: row.grade, price: row.price, number: row.seat_no })
-    };
-    Ok(found.into_iter().map(seat).collect())
+    let found = list_seats_text(holds).list::<SeatRow>(conn).await?;
+    Ok(found.into_iter().map(Into::into).collect())
 }
 
-/// The live holds of these users for the concert, by how many seats each has.
-pub(super) async fn list_live_seat_counts(
-    conn: &mut Conn,
+/// Asks for the seats of these holds.
+pub fn ask_seats(script: &mut Script, holds: &[HoldId]) -> Slot<SeatRow> {
+    script.add(list_seats_text(holds))
+}
+
+fn list_seats_text(holds: &[HoldId]) -> Text {
+    holds.iter().fold(Text::new(in_list(LIST_SEATS, holds.len())), Text::bind)
+}
+
+/// Asks for the live holds of these users for the concert, by how many seats each has.
+pub(super) fn ask_live_seat_counts(
+    script: &mut Script,
+    offset_micros: i64,
     concert: ConcertId,
     users: &[UserId],
-    now: Timestamp,
-) -> Result<Vec<(UserId, u32)>, Problem> {
-    let text = Text::new(in_list(LIST_LIVE_SEAT_COUNTS, users.len())).bind(&concert).bind(&now);
-    users.iter().fold(text, Text::bind).list(conn).await
+) -> Slot<(UserId, u32)> {
+    let text = Text::new(in_list(LIST_LIVE_SEAT_COUNTS, users.len())).bind(&concert).bind(&offset_micros);
+    script.add(users.iter().fold(text, Text::bind))
 }
 
-/// Marks locked, live holds as paid. Returns how many there were.
+/// Marks a locked hold as paid.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn mark_paid(conn: &mut Conn, holds: &[HoldId], now: Timestamp) -> Result<u64, Problem> {
-    if holds.is_empty() {
-        return Ok(0);
-    }
-    let text = Text::new(in_list(MARK_PAID, holds.len())).bind(&now);
-    holds.iter().fold(text, Text::bind).execute(conn).await
+pub async fn mark_paid(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {
+    set_state(conn, hold, 1, now).await
+}
+
+/// Marks locked, live holds as paid: as many as are found.
+pub fn mark_all_paid(script: &mut Script, holds: &[HoldId], now: Timestamp) -> Slot<()> {
+    let text = || holds.iter().fold(Text::new(in_list(MARK_ALL_PAID, holds.len())).bind(&now), Text::bind);
+    script.add_all((!holds.is_empty()).then(text))
 }
 
 pub(super) async fn mark_released(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {
-    sqlx::query(MARK_RELEASED).bind(now).bind(hold).execute(conn.sql()).await?;
+    set_state(conn, hold, 2, now).await
+}
+
+async fn set_state(conn: &mut Conn, hold: HoldId, state: u8, now: Timestamp) -> Result<(), Problem> {
+    sqlx::query(SET_STATE).bind(state).bind(now).bind(hold).execute(conn.sql()).await?;
     Ok(())
 }

@@ -4,10 +4,11 @@
 //! Nothing ties payments together but their buyer, so they share a transaction whatever they are for. One buyer's payments are
 //! always in the same lane, so two transactions of one instance never wait for each other.
 //!
-//! Whatever may refuse a payment is looked at before its seats are sold. A hold that ends after that, while a lock is waited
+//! It takes three trips to the server: what is known by hold, what is known by buyer, and all that is written. Whatever may
+//! refuse a payment is looked at before. A hold that ends after that, while a lock is waited
 //! for, fails the whole transaction; run alone, its payment is told so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, join_all};
@@ -26,15 +27,17 @@ use crate::booking::seats::store::Sale;
 use crate::booking::seats::{self, Filter};
 use crate::catalog::domain::Concert;
 use crate::catalog::{ConcertId, Reader};
-use crate::payments::{self, Method, PAYMENT_IN_PROGRESS, PaymentId, PaymentStatus, Settled, Subject};
+use crate::payments::{self, Method, PaymentId, PaymentStatus, Settled, Subject};
 use crate::platform::combiner::{Answers, Work};
-use crate::platform::db::{self, Conn, Turn};
+use crate::platform::db::{self, Conn, Outcomes, Script, Turn};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED};
-use crate::platform::idempotency::{self, Begun};
+use crate::platform::idempotency::{self, Before, Begun};
 use crate::platform::money::CURRENCY;
 use crate::platform::outbox::{self, Wake};
 use crate::points;
+use crate::points::domain::{Due, Movement, Purses};
+use crate::points::ledger::AskedPurses;
 use crate::queue::pass::{self, Stays};
 
 /// A payment that is asked for.
@@ -97,16 +100,15 @@ impl Work for PayHolds {
                 one.set(None);
             }
             let mut round = Round { batch, open: (0..batch.len()).collect(), ..Round::default() };
-            // Locked first: a payment that another instance is making at this moment is found once its transaction has ended.
-            round.lock_holds(conn).await?;
-            round.repeat(conn).await?;
+            let first = round.ask(conn).await?;
+            round.repeat(&first.before);
             round.check_holds();
-            round.check_sales(conn).await?;
-            round.check_attempts(conn).await?;
-            let stays = round.lock_stays(conn).await?;
-            round.take_points(conn).await?;
-            let paid = round.sell(conn).await?;
-            round.write(conn, paid, stays).await?;
+            let Some(second) = round.ask_buyers(conn).await? else { return round.end() };
+            round.check(&first, &second);
+            round.find_concerts(conn).await?;
+            let (purses, movements) = round.take_points(conn, &second).await?;
+            let paid = round.paid()?;
+            round.write(conn, paid, second.stays, (&purses, &movements)).await?;
             round.end()
         })
     }
@@ -150,13 +152,32 @@ impl Work for PayHolds {
     }
 }
 
+/// What is known of a payment's keys and hold before its buyer is looked at.
+struct First {
+    /// What each payment was answered before, if it was.
+    before: Vec<Option<Before>>,
+    /// Holds that are being paid by card.
+    in_progress: HashSet<Uuid>,
+}
+
+/// What is known of those who pay. The rows of their stays and balances are locked.
+struct Second {
+    stays: Stays,
+    purses: AskedPurses,
+    outcomes: Outcomes,
+}
+
 /// One run of the transaction.
 #[derive(Default)]
 struct Round<'b> {
     batch: &'b [Arc<Wanted>],
     /// Those without a verdict, in the order in which they came.
     open: Vec<usize>,
+    /// Whoever's they are; their rows are locked.
     holds: HashMap<HoldId, OwnedHoldRow>,
+    seats: HashMap<HoldId, Vec<HeldSeat>>,
+    /// What earlier payments of these holds left, which came to nothing.
+    failed: HashMap<HoldId, ReservationId>,
     concerts: HashMap<ConcertId, Arc<Concert>>,
     verdicts: HashMap<usize, Arc<Verdict>>,
 }
@@ -184,34 +205,42 @@ impl Round<'_> {
         self.open.iter().filter_map(|at| self.holds.get(&self.batch[*at].hold))
     }
 
-    /// The concerts of the open payments, each once.
-    fn waiting_concerts(&self) -> Vec<ConcertId> {
-        let concerts: HashSet<ConcertId> = self.waiting().map(|hold| hold.row.concert_id).collect();
-        concerts.into_iter().collect()
-    }
+    /// Everything that is known by hold, in one round trip. The holds are locked first: a payment that another instance is making
+    /// at this moment is found once its transaction has ended.
+    async fn ask(&mut self, conn: &mut Conn) -> Result<First, Problem> {
+        let offset = conn.offset_micros();
+        let ids: BTreeSet<HoldId> = self.batch.iter().map(|one| one.hold).collect();
+        let ids: Vec<HoldId> = ids.into_iter().collect();
+        let subjects: Vec<Subject> = ids.iter().map(|id| Subject::Hold(id.0)).collect();
+        let begun: Vec<&Begun> = self.batch.iter().filter_map(|one| one.begun.as_deref()).collect();
 
-    async fn lock_holds(&mut self, conn: &mut Conn) -> Result<(), Problem> {
-        let mut ids: Vec<HoldId> = self.batch.iter().map(|one| one.hold).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let found = holds::store::list_for_update(conn, &ids).await?;
-        self.holds = found.into_iter().map(|hold| (hold.row.id, hold)).collect();
-        Ok(())
+        let mut script = Script::default();
+        let holds = holds::store::ask_owned_for_update(&mut script, offset, &ids);
+        let stored = idempotency::ask_stored(&mut script, offset, &begun);
+        let in_progress = payments::ask_in_progress(&mut script, &subjects);
+        let failed = paying::ask_failed(&mut script, &ids);
+        let seats = holds::store::ask_seats(&mut script, &ids);
+        let outcomes = script.run(conn).await?;
+
+        self.holds = outcomes.list(&holds)?.into_iter().map(|hold| (hold.row.id, hold)).collect();
+        self.failed = outcomes.list(&failed)?.into_iter().collect();
+        for (hold, seat) in outcomes.list(&seats)?.into_iter().map(<(HoldId, HeldSeat)>::from) {
+            self.seats.entry(hold).or_default().push(seat);
+        }
+        let in_progress = outcomes.list(&in_progress)?.into_iter().map(|(hold,)| hold).collect();
+        let mut found = idempotency::find_stored(conn, &begun, (&outcomes, &stored)).await?.into_iter();
+        let before = self.batch.iter().map(|one| one.begun.as_ref().and_then(|_| found.next()?)).collect();
+        Ok(First { before, in_progress })
     }
 
     /// Answers payments that took effect before as they were answered then.
-    async fn repeat(&mut self, conn: &mut Conn) -> Result<(), Problem> {
-        let keyed: Vec<(usize, &Begun)> =
-            self.batch.iter().enumerate().filter_map(|(at, one)| Some((at, one.begun.as_deref()?))).collect();
-        let begun: Vec<&Begun> = keyed.iter().map(|(_, begun)| *begun).collect();
-        let before = idempotency::find_stored(conn, &begun).await?;
-        for ((at, _), answer) in keyed.into_iter().zip(before) {
-            if let Some(answer) = answer {
-                self.settle(at, answer);
+    fn repeat(&mut self, before: &[Option<Before>]) {
+        for (at, before) in before.iter().enumerate() {
+            if let Some(before) = before {
+                self.settle(at, Answer::again(before));
             }
         }
         self.open.retain(|at| !self.verdicts.contains_key(at));
-        Ok(())
     }
 
     fn check_holds(&mut self) {
@@ -222,55 +251,62 @@ impl Round<'_> {
         });
     }
 
-    /// Refuses where the sale is stopped, and finds the concerts of the others.
-    async fn check_sales(&mut self, conn: &mut Conn) -> Result<(), Problem> {
-        let stopped = pass::list_stopped(conn, &self.waiting_concerts()).await?;
-        self.refuse(|hold| stopped.contains(&hold.row.concert_id).then(pass::stopped));
+    /// Everything that is known by buyer, in one round trip; their stays, which end with what is paid, and then their balances
+    /// are locked. None where nobody is left.
+    async fn ask_buyers(&self, conn: &mut Conn) -> Result<Option<Second>, Problem> {
+        let buyers: BTreeSet<(ConcertId, UserId)> =
+            self.waiting().map(|hold| (hold.row.concert_id, hold.user_id)).collect();
+        let buyers: Vec<(ConcertId, UserId)> = buyers.into_iter().collect();
+        if buyers.is_empty() {
+            return Ok(None);
+        }
+        let mut script = Script::default();
+        let stays = pass::ask_stays(&mut script, &buyers);
+        let purses = points::ledger::ask_purses(&mut script, buyers.iter().map(|(_, user)| *user));
+        let outcomes = script.run(conn).await?;
+        Ok(Some(Second { stays: stays.read(&outcomes)?, purses, outcomes }))
+    }
+
+    fn check(&mut self, first: &First, second: &Second) {
+        self.refuse(|hold| match hold.row {
+            HoldRow { concert_id, .. } if second.stays.stopped.contains(&concert_id) => Some(pass::stopped()),
+            HoldRow { id, .. } if first.in_progress.contains(&id.0) => Some(payments::in_progress()),
+            _ => None,
+        });
+    }
+
+    async fn find_concerts(&mut self, conn: &mut Conn) -> Result<(), Problem> {
         let Some(catalog) = self.batch.first().map(|one| one.catalog.clone()) else { return Ok(()) };
-        for id in self.waiting_concerts() {
+        let concerts: BTreeSet<ConcertId> = self.waiting().map(|hold| hold.row.concert_id).collect();
+        for id in concerts {
             self.concerts.insert(id, catalog.get_concert_within(conn, id).await?);
         }
         Ok(())
     }
 
-    /// Refuses where a card payment of the hold is not decided yet.
-    async fn check_attempts(&mut self, conn: &mut Conn) -> Result<(), Problem> {
-        let subjects: Vec<Subject> = self.waiting().map(|hold| Subject::Hold(hold.row.id.0)).collect();
-        let in_progress = payments::list_in_progress(conn, &subjects).await?;
-        self.refuse(|hold| in_progress.contains(&hold.row.id.0).then(|| Problem::new(&PAYMENT_IN_PROGRESS)));
-        Ok(())
-    }
-
-    /// Locks the buyers' stays, which end with what is paid.
-    async fn lock_stays(&self, conn: &mut Conn) -> Result<Stays, Problem> {
-        let mut buyers: Vec<(ConcertId, UserId)> =
-            self.waiting().map(|hold| (hold.row.concert_id, hold.user_id)).collect();
-        buyers.sort_unstable();
-        buyers.dedup();
-        pass::lock_stays(conn, &buyers).await
-    }
-
-    async fn take_points(&mut self, conn: &mut Conn) -> Result<(), Problem> {
+    /// Takes the points in memory, and refuses who has too few.
+    async fn take_points(&mut self, conn: &mut Conn, second: &Second) -> Result<(Purses, Vec<Movement>), Problem> {
         let due = |at: &usize| {
             let one = &self.batch[*at];
             let hold = self.holds.get(&one.hold)?;
-            Some(points::Due { user: one.user, amount: hold.row.amount, payment: one.payment.0 })
+            Some(Due { user: one.user, amount: hold.row.amount, payment: one.payment.0 })
         };
-        let dues: Vec<points::Due> = self.open.iter().filter_map(due).collect();
-        let mut told = points::ledger::pay_all(conn, &dues).await?.into_iter();
-        self.refuse(|_| told.next().and_then(Result::err));
-        Ok(())
+        let dues: Vec<Due> = self.open.iter().filter_map(due).collect();
+        let mut purses = second.purses.read(conn, &second.outcomes, &dues).await?;
+        let (mut told, mut movements) = (points::ledger::take_all(&mut purses, &dues)?.into_iter(), Vec::new());
+        self.refuse(|_| match told.next()? {
+            Ok(movement) => {
+                movements.push(movement);
+                None
+            }
+            Err(problem) => Some(problem),
+        });
+        Ok((purses, movements))
     }
 
-    /// Sells the seats of those that are left, whose points are taken.
-    async fn sell(&mut self, conn: &mut Conn) -> Result<Vec<Paid>, Problem> {
-        let ids: Vec<HoldId> = self.open.iter().map(|at| self.batch[*at].hold).collect();
-        let mut seats: HashMap<HoldId, Vec<HeldSeat>> = HashMap::new();
-        for (hold, seat) in holds::store::list_seats(conn, &ids).await? {
-            seats.entry(hold).or_default().push(seat);
-        }
-        let failed = paying::list_failed(conn, &ids).await?;
-        let mut paid = Vec::with_capacity(ids.len());
+    /// What the payments that are left become.
+    fn paid(&mut self) -> Result<Vec<Paid>, Problem> {
+        let mut paid = Vec::with_capacity(self.open.len());
         for at in std::mem::take(&mut self.open) {
             let one = self.batch[at].clone();
             let hold = self.holds.get(&one.hold).map(|hold| hold.row.clone());
@@ -278,50 +314,64 @@ impl Round<'_> {
             let (Some(hold), Some(concert)) = (hold, concert) else {
                 return Err(Problem::internal(anyhow::anyhow!("a hold without its concert")));
             };
-            let failed = failed.get(&one.hold).copied();
+            let failed = self.failed.get(&one.hold).copied();
             let (id, is_known) = (failed.unwrap_or(one.id), failed.is_some());
-            let seats = seats.remove(&one.hold).unwrap_or_default();
-            paid.push(Paid { at, one, id, is_known, hold, concert, seats });
+            let seats = self.seats.remove(&one.hold).unwrap_or_default();
+            let tickets = paying::tickets(&seats);
+            paid.push(Paid { at, one, id, is_known, hold, concert, seats, tickets });
         }
-        let mut sales: Vec<Sale> = paid.iter().flat_map(Paid::sales).collect();
-        sales.sort_unstable();
-        let held: u64 = paid.iter().map(|one| u64::from(one.hold.seat_count)).sum();
-        let sold = seats::store::sell(conn, &sales).await?;
-        if sold == held { Ok(paid) } else { Err(unsold(conn, &paid, sold).await?) }
+        Ok(paid)
     }
 
-    /// Writes what follows from the payments whose seats are sold.
-    async fn write(&mut self, conn: &mut Conn, paid: Vec<Paid>, stays: Stays) -> Result<(), Problem> {
+    /// Writes everything, in one round trip or a few. Seats come before what is inserted.
+    async fn write(
+        &mut self,
+        conn: &mut Conn,
+        paid: Vec<Paid>,
+        stays: Stays,
+        (purses, movements): (&Purses, &[Movement]),
+    ) -> Result<(), Problem> {
         let Some(now) = paid.first().map(|one| one.hold.now_at) else { return Ok(()) };
-        let settled: Vec<Settled> = paid.iter().map(Paid::settled).collect();
-        payments::insert_settled(conn, &settled).await?;
-        let ids: Vec<HoldId> = paid.iter().map(|one| one.hold.id).collect();
-        let marked = holds::store::mark_paid(conn, &ids, now).await?;
-        if marked != ids.len() as u64 {
-            return Err(Problem::internal(anyhow::anyhow!("{marked} of {} locked holds were marked", ids.len())));
-        }
-        let rows: Vec<NewReservation<'_>> = paid.iter().map(Paid::row).collect();
-        let tickets = paying::insert_all(conn, &rows).await?;
-        let over: HashSet<(ConcertId, UserId)> = paid.iter().map(|one| (one.hold.concert_id, one.one.user)).collect();
-        stays.end(conn, |concert, user| over.contains(&(concert, user))).await?;
-        let events: Vec<(Uuid, Value)> = paid.iter().map(Paid::event).collect();
-        outbox::record_first(conn, CONFIRMED, &events).await?;
-        for (one, tickets) in paid.into_iter().zip(tickets) {
+        for one in &paid {
             let seats = one.seats.iter().map(|seat| seat.number).collect();
             let sold = Some(Sold { hall: Hall::of(&one.concert, one.hold.performance_id), seats });
-            let (at, answer) = (one.at, Answer::json(CREATED, &one.reservation(tickets))?);
-            self.verdicts.insert(at, Arc::new(Verdict { answer: Ok(answer), sold }));
+            let answer = Ok(Answer::json(CREATED, &one.reservation())?);
+            self.verdicts.insert(one.at, Arc::new(Verdict { answer, sold }));
         }
-        self.keep(conn).await
+        let (mut script, offset) = (Script::default(), conn.offset_micros());
+        let sales: BTreeSet<Sale> = paid.iter().flat_map(Paid::sales).collect();
+        let sold = seats::store::sell_all(&mut script, offset, &sales.into_iter().collect::<Vec<_>>());
+        let taking = points::ledger::write_taken(&mut script, offset, purses, movements);
+        let ids: Vec<HoldId> = paid.iter().map(|one| one.hold.id).collect();
+        let marked = holds::store::mark_all_paid(&mut script, &ids, now);
+        payments::insert_settled(&mut script, offset, &paid.iter().map(Paid::settled).collect::<Vec<_>>());
+        let rows: Vec<NewReservation<'_>> = paid.iter().map(Paid::row).collect();
+        let revived = paying::insert_all(&mut script, &rows);
+        let over: HashSet<(ConcertId, UserId)> = paid.iter().map(|one| (one.hold.concert_id, one.one.user)).collect();
+        stays.end(&mut script, offset, |concert, user| over.contains(&(concert, user)));
+        outbox::record_first(&mut script, offset, CONFIRMED, &paid.iter().map(Paid::event).collect::<Vec<_>>());
+        idempotency::store(&mut script, offset, &self.answers());
+        let outcomes = script.run(conn).await?;
+
+        let held: u64 = paid.iter().map(|one| u64::from(one.hold.seat_count)).sum();
+        if outcomes.affected(&sold) != held {
+            return Err(unsold(conn, &paid, outcomes.affected(&sold)).await?);
+        }
+        taking.check(&outcomes)?;
+        let found = [outcomes.affected(&marked), outcomes.affected(&revived)];
+        let wanted = [paid.len() as u64, paid.iter().filter(|one| one.is_known).count() as u64];
+        if found != wanted {
+            let cause = anyhow::anyhow!("{found:?} locked holds and known reservations of {wanted:?}");
+            return Err(Problem::internal(cause));
+        }
+        Ok(())
     }
 
-    /// Stores the new answers of keyed payments.
-    async fn keep(&self, conn: &mut Conn) -> Result<(), Problem> {
+    /// The new answers of keyed payments.
+    fn answers(&self) -> Vec<(&Begun, &Answer)> {
         let paid = self.verdicts.iter().filter(|(_, verdict)| verdict.sold.is_some());
-        let answers: Vec<(&Begun, &Answer)> = paid
-            .filter_map(|(at, verdict)| Some((self.batch[*at].begun.as_deref()?, verdict.answer.as_ref().ok()?)))
-            .collect();
-        idempotency::store(conn, &answers).await
+        paid.filter_map(|(at, verdict)| Some((self.batch[*at].begun.as_deref()?, verdict.answer.as_ref().ok()?)))
+            .collect()
     }
 
     /// Leaves each verdict with its payment, in case that the commit is not answered.
@@ -359,6 +409,7 @@ struct Paid {
     hold: HoldRow,
     concert: Arc<Concert>,
     seats: Vec<HeldSeat>,
+    tickets: Vec<SoldSeat>,
 }
 
 impl Paid {
@@ -383,6 +434,7 @@ impl Paid {
             performance: self.hold.performance_id,
             payment: self.one.payment,
             seats: &self.seats,
+            tickets: &self.tickets,
             amount: self.hold.amount,
             now: self.hold.now_at,
         }
@@ -395,14 +447,14 @@ impl Paid {
         (self.id.0, facts)
     }
 
-    fn reservation(&self, seats: Vec<SoldSeat>) -> Reservation {
+    fn reservation(&self) -> Reservation {
         Reservation {
             id: self.id,
             status: ReservationStatus::Confirmed,
             hold_id: self.hold.id,
             performance_id: self.hold.performance_id,
             concert: ConcertName { id: self.hold.concert_id, title: self.concert.title.clone() },
-            seats,
+            seats: self.tickets.clone(),
             amount: self.hold.amount,
             currency: CURRENCY,
             payment: PaymentView { id: self.one.payment, method: Method::Points, status: PaymentStatus::Succeeded },

@@ -9,7 +9,7 @@ use crate::catalog::PerformanceId;
 use crate::catalog::seat_map::Seat;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, derived, in_list, parts, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, derived, in_list, parts, rows};
 use crate::platform::error::Problem;
 
 const INSERT: &str = "INSERT INTO seats (performance_id, seat_no, label, grade, price) VALUES (?, ?, ?, ?, ?)";
@@ -25,8 +25,11 @@ const HOLD: &str = "UPDATE seats AS s JOIN (SELECT ? AS seat_no, ? AS hold_id, ?
 const HOLD_ROW_LEN: usize = 120;
 const RELEASE: &str =
     "UPDATE seats SET hold_id = NULL, held_until = NULL WHERE performance_id = ? AND hold_id = ? AND seat_no IN (?)";
-/// Joined from the list's side, so that rows are locked in its order.
-const SELL: &str = "UPDATE (SELECT ? AS performance_id, ? AS seat_no, ? AS hold_id, ? AS reservation_id) AS w \
+const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
+     WHERE performance_id = ? AND hold_id = ? AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+     AND reservation_id IS NULL AND seat_no IN (?)";
+/// The same for many, joined from the list's side, so that rows are locked in its order.
+const SELL_ALL: &str = "UPDATE (SELECT ? AS performance_id, ? AS seat_no, ? AS hold_id, ? AS reservation_id) AS w \
      STRAIGHT_JOIN seats AS s ON s.performance_id = w.performance_id AND s.seat_no = w.seat_no \
      SET s.reservation_id = w.reservation_id, s.hold_id = NULL, s.held_until = NULL \
      WHERE s.hold_id = w.hold_id AND s.held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND s.reservation_id IS NULL";
@@ -66,37 +69,26 @@ pub(super) async fn list_taken(conn: &mut Conn, performance: PerformanceId) -> R
     Ok(sqlx::query_as(LIST_TAKEN).bind(performance).bind(offset).fetch_all(conn.sql()).await?)
 }
 
-/// Those of the seats (sorted) that can be held, locked.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn list_free_for_update(
-    conn: &mut Conn,
+/// Asks for those of the seats (sorted) that can be held, and locks them.
+pub fn ask_free_for_update(
+    script: &mut Script,
+    offset_micros: i64,
     performance: PerformanceId,
     seats: &[u32],
-) -> Result<Vec<u32>, Problem> {
-    let text = Text::new(in_list(LIST_FREE_FOR_UPDATE, seats.len())).bind(&performance).bind(&conn.offset_micros());
-    let found: Vec<(u32,)> = seats.iter().fold(text, Text::bind).list(conn).await?;
-    Ok(found.into_iter().map(|(seat,)| seat).collect())
+) -> Slot<(u32,)> {
+    let text = Text::new(in_list(LIST_FREE_FOR_UPDATE, seats.len())).bind(&performance).bind(&offset_micros);
+    script.add(seats.iter().fold(text, Text::bind))
 }
 
-/// Gives locked, free seats to holds, each until its end. Returns how many there were.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn hold(
-    conn: &mut Conn,
-    performance: PerformanceId,
-    seats: &[(u32, HoldId, Timestamp)],
-) -> Result<u64, Problem> {
-    let mut held = 0;
-    for part in parts(seats, |_| HOLD_ROW_LEN) {
+/// Gives locked, free seats to holds, each until its end.
+pub fn hold(script: &mut Script, performance: PerformanceId, seats: &[(u32, HoldId, Timestamp)]) -> Slot<()> {
+    let texts = parts(seats, |_| HOLD_ROW_LEN).map(|part| {
         let text = part.iter().fold(Text::new(derived(HOLD, part.len())), |text, (seat, hold, until)| {
             text.bind(seat).bind(hold).bind(until)
         });
-        held += text.bind(&performance).execute(conn).await?;
-    }
-    Ok(held)
+        text.bind(&performance)
+    });
+    script.add_all(texts)
 }
 
 /// Frees those of the seats that the hold still has.
@@ -113,6 +105,27 @@ pub async fn release(conn: &mut Conn, performance: PerformanceId, hold: HoldId, 
     Ok(())
 }
 
+/// Sells those of the seats that the hold still has: it must not have ended while its payment waited for a lock, as whoever
+/// counts the buyer's seats meanwhile leaves it out. Returns how many.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn sell(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    hold: HoldId,
+    reservation: ReservationId,
+    seats: &[u32],
+) -> Result<u64, Problem> {
+    let offset = conn.offset_micros();
+    let text = in_list(SELL, seats.len());
+    let mut query = sqlx::query(AssertSqlSafe(text)).bind(reservation).bind(performance).bind(hold).bind(offset);
+    for seat in seats {
+        query = query.bind(*seat);
+    }
+    Ok(query.execute(conn.sql()).await?.rows_affected())
+}
+
 /// A seat of a hold that becomes a reservation's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sale {
@@ -126,20 +139,15 @@ pub struct Sale {
     pub reservation: ReservationId,
 }
 
-/// Sells those of the seats (sorted) that their holds still have: a hold must not have ended while its payment waited for a
-/// lock, as whoever counts the buyer's seats meanwhile leaves it out. Returns how many.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn sell(conn: &mut Conn, sales: &[Sale]) -> Result<u64, Problem> {
-    let (offset, mut sold) = (conn.offset_micros(), 0);
-    for part in parts(sales, |_| SELL_ROW_LEN) {
-        let text = part.iter().fold(Text::new(derived(SELL, part.len())), |text, sale| {
+/// Sells those of the seats (sorted) that their holds still have, as [`sell`] does for one: as many as are found.
+pub fn sell_all(script: &mut Script, offset_micros: i64, sales: &[Sale]) -> Slot<()> {
+    let texts = parts(sales, |_| SELL_ROW_LEN).map(|part| {
+        let text = part.iter().fold(Text::new(derived(SELL_ALL, part.len())), |text, sale| {
             text.bind(&sale.performance).bind(&sale.seat).bind(&sale.hold).bind(&sale.reservation)
         });
-        sold += text.bind(&offset).execute(conn).await?;
-    }
-    Ok(sold)
+        text.bind(&offset_micros)
+    });
+    script.add_all(texts)
 }
 
 /// Frees those of the seats that were sold to the reservation. Returns how many.

@@ -1,11 +1,8 @@
 //! The live stays of many buyers, as a transaction of many payments ends them.
 
-use std::collections::HashSet;
-
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
-use crate::platform::db::{Conn, Text, derived, in_list, parts};
-use crate::platform::error::Problem;
+use crate::platform::db::{Script, Slot, Text, derived, in_list, parts};
 use crate::queue::domain::PassId;
 
 /// Joined from the list's side, so that rows are locked in its order.
@@ -25,29 +22,17 @@ pub(crate) struct Stay {
     pub arrival: u64,
 }
 
-/// The stays of these buyers (sorted) that have not ended, locked.
-pub(in crate::queue) async fn list_of_users_for_update(
-    conn: &mut Conn,
-    users: &[(ConcertId, UserId)],
-) -> Result<Vec<Stay>, Problem> {
-    let mut stays = Vec::new();
-    for part in parts(users, |_| USER_LEN) {
+/// Asks for the stays of these buyers (sorted) that have not ended, and locks them.
+pub(in crate::queue) fn ask_for_update(script: &mut Script, users: &[(ConcertId, UserId)]) -> Slot<Stay> {
+    let texts = parts(users, |_| USER_LEN).map(|part| {
         let text = Text::new(derived(LIST_OF_USERS_FOR_UPDATE, part.len()));
-        let text = part.iter().fold(text, |text, (concert, user)| text.bind(concert).bind(user));
-        stays.extend(text.list::<Stay>(conn).await?);
-    }
-    Ok(stays)
+        part.iter().fold(text, |text, (concert, user)| text.bind(concert).bind(user))
+    });
+    script.add_all(texts)
 }
 
-/// Those of the sales that are stopped.
-pub(in crate::queue) async fn list_stopped(
-    conn: &mut Conn,
-    concerts: &[ConcertId],
-) -> Result<HashSet<ConcertId>, Problem> {
-    if concerts.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let text = Text::new(in_list(LIST_STOPPED, concerts.len()));
-    let found: Vec<(bool, ConcertId)> = concerts.iter().fold(text, Text::bind).list(conn).await?;
-    Ok(found.into_iter().filter(|(is_stopped, _)| *is_stopped).map(|(_, concert)| concert).collect())
+/// Asks whether the sales are stopped.
+pub(in crate::queue) fn ask_stopped(script: &mut Script, concerts: &[ConcertId]) -> Slot<(bool, ConcertId)> {
+    let text = || concerts.iter().fold(Text::new(in_list(LIST_STOPPED, concerts.len())), Text::bind);
+    script.add_all((!concerts.is_empty()).then(text))
 }

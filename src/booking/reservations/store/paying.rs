@@ -1,15 +1,12 @@
 //! The rows of many reservations, as the transaction that pays their holds makes them.
 
-use std::collections::HashMap;
-
 use super::super::domain::{ReservationId, SoldSeat, ticket_code};
 use crate::accounts::UserId;
 use crate::booking::holds::{HeldSeat, HoldId};
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::payments::PaymentId;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, in_list, parts, rows};
-use crate::platform::error::Problem;
+use crate::platform::db::{Script, Slot, Text, in_list, parts, rows};
 use crate::platform::money::Money;
 
 const INSERT: &str = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
@@ -36,62 +33,60 @@ pub(in crate::booking::reservations) struct NewReservation<'a> {
     pub performance: PerformanceId,
     pub payment: PaymentId,
     pub seats: &'a [HeldSeat],
+    /// Of the seats, in the same order.
+    pub tickets: &'a [SoldSeat],
     pub amount: Money,
     pub now: Timestamp,
 }
 
-/// The reservations of these holds, whose rows are locked, that earlier payments left and that came to nothing.
-pub(in crate::booking::reservations) async fn list_failed(
-    conn: &mut Conn,
+/// Asks for the reservations that earlier payments of these holds left, and that came to nothing.
+pub(in crate::booking::reservations) fn ask_failed(
+    script: &mut Script,
     holds: &[HoldId],
-) -> Result<HashMap<HoldId, ReservationId>, Problem> {
-    if holds.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let text = Text::new(in_list(LIST_FAILED, holds.len()));
-    Ok(holds.iter().fold(text, Text::bind).list::<(HoldId, ReservationId)>(conn).await?.into_iter().collect())
+) -> Slot<(HoldId, ReservationId)> {
+    script.add(holds.iter().fold(Text::new(in_list(LIST_FAILED, holds.len())), Text::bind))
 }
 
-/// Writes the reservations with a new ticket for each seat, and gives the tickets of each.
-pub(in crate::booking::reservations) async fn insert_all(
-    conn: &mut Conn,
+/// Writes paid reservations with their tickets; of those that are known, as many as are found.
+pub(in crate::booking::reservations) fn insert_all(
+    script: &mut Script,
     reservations: &[NewReservation<'_>],
-) -> Result<Vec<Vec<SoldSeat>>, Problem> {
+) -> Slot<()> {
     let (known, new): (Vec<_>, Vec<_>) = reservations.iter().partition(|one| one.is_known);
-    for one in known {
-        revive(conn, one).await?;
-    }
-    for part in parts(&new, |_| ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT, part.len())), |text, one| {
+    let revived = script.add_all(known.into_iter().map(revive));
+    let texts = parts(&new, |_| ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT, part.len())), |text, one| {
             let text = text.bind(&one.id).bind(&one.hold).bind(&one.user).bind(&one.concert).bind(&one.performance);
             let text = text.bind(&one.payment).bind(&u32::try_from(one.seats.len()).unwrap_or(u32::MAX));
             text.bind(&one.amount).bind(&one.now).bind(&one.now).bind(&one.now)
-        });
-        text.execute(conn).await?;
-    }
-    let sold: Vec<Vec<SoldSeat>> = reservations.iter().map(|one| one.seats.iter().map(ticket).collect()).collect();
-    let of_all = reservations.iter().zip(&sold);
-    let tickets: Vec<_> = of_all
-        .flat_map(|(one, sold)| one.seats.iter().zip(sold).map(move |(seat, ticket)| (one, seat.number, ticket)))
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
+    let tickets: Vec<_> = reservations
+        .iter()
+        .flat_map(|one| one.seats.iter().zip(one.tickets).map(move |(seat, ticket)| (one, seat.number, ticket)))
         .collect();
-    for part in parts(&tickets, |_| SEAT_ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (one, number, ticket)| {
+    let texts = parts(&tickets, |_| SEAT_ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (one, number, ticket)| {
             let text = text.bind(&one.id).bind(number).bind(&one.performance).bind(ticket.id.as_str());
             text.bind(ticket.grade.as_str()).bind(&ticket.price).bind(ticket.ticket_code.as_str())
-        });
-        text.execute(conn).await?;
-    }
-    Ok(sold)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
+    revived
 }
 
-async fn revive(conn: &mut Conn, one: &NewReservation<'_>) -> Result<(), Problem> {
-    let text = Text::new(REVIVE).bind(&one.payment).bind(&one.now).bind(&one.now).bind(&one.now).bind(&one.id);
-    match text.execute(conn).await? {
-        1 => Ok(()),
-        found => Err(Problem::internal(anyhow::anyhow!("{found} rows of the reservation {}", one.id))),
-    }
+fn revive(one: &NewReservation<'_>) -> Text {
+    Text::new(REVIVE).bind(&one.payment).bind(&one.now).bind(&one.now).bind(&one.now).bind(&one.id)
 }
 
-fn ticket(seat: &HeldSeat) -> SoldSeat {
-    SoldSeat { id: seat.id.clone(), grade: seat.grade.clone(), price: seat.price, ticket_code: ticket_code() }
+/// A new ticket for each seat.
+pub(in crate::booking::reservations) fn tickets(seats: &[HeldSeat]) -> Vec<SoldSeat> {
+    let ticket = |seat: &HeldSeat| SoldSeat {
+        id: seat.id.clone(),
+        grade: seat.grade.clone(),
+        price: seat.price,
+        ticket_code: ticket_code(),
+    };
+    seats.iter().map(ticket).collect()
 }
