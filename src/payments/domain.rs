@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 
+use crate::accounts::UserId;
 use crate::platform::money::Money;
 
 crate::id_types! {
@@ -225,6 +226,21 @@ pub struct Payment {
     pub method: Method,
     /// Where it is.
     pub status: PaymentStatus,
+    /// How much.
+    pub amount: Money,
+}
+
+/// A payment whose money has moved, to be recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Settled {
+    /// The payment.
+    pub id: PaymentId,
+    /// Who paid.
+    pub user: UserId,
+    /// How.
+    pub method: Method,
+    /// What for.
+    pub subject: Subject,
     /// How much.
     pub amount: Money,
 }

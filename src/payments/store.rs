@@ -3,16 +3,22 @@
 pub mod attempts;
 
 use sqlx::AssertSqlSafe;
+use uuid::Uuid;
 
-use super::domain::{Method, Payment, PaymentId, PaymentStatus, Subject};
-use crate::accounts::UserId;
+use super::domain::{Method, Payment, PaymentId, PaymentStatus, Settled, Subject};
 use crate::platform::audit::Invariant;
-use crate::platform::db::{Conn, in_list};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
 const INSERT_SETTLED: &str = "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at) \
      VALUES (?, ?, ?, 1, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+/// By the subject's index: few rows have one, and fewer are open.
+const LIST_IN_PROGRESS: &str =
+    "SELECT subject_id FROM payments WHERE subject_kind = ? AND subject_id IN (?) AND open_subject IS NOT NULL";
+const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM payments WHERE id IN (?) ORDER BY id FOR UPDATE";
+/// A settled payment as text, in bytes.
+const SETTLED_LEN: usize = 300;
 const MARK_REFUNDED: &str = "UPDATE payments SET state = 3, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      WHERE id = ? AND state = 1";
 const OWE_REFUND: &str = "UPDATE payments SET state = 4, checks = 0, \
@@ -79,32 +85,37 @@ pub const INVARIANTS: &[Invariant] = &[
     },
 ];
 
-/// Records a payment whose money has moved in this transaction.
+/// Records payments whose money has moved in this transaction.
+pub fn insert_settled(script: &mut Script, offset_micros: i64, settled: &[Settled]) {
+    let texts = parts(settled, |_| SETTLED_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_SETTLED, part.len())), |text, one| {
+            let (kind, subject) = one.subject.stored();
+            let text = text.bind(&one.id).bind(&one.user).bind(&one.method.number()).bind(&kind).bind(&subject);
+            text.bind(&one.amount).bind(&offset_micros).bind(&offset_micros)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
+}
+
+/// Asks for those of the subjects, all of one kind, that are being paid: a card payment of them is not decided yet. Their own
+/// rows must be locked, as they are by whoever begins such a payment.
+pub fn ask_in_progress(script: &mut Script, subjects: &[Subject]) -> Slot<(Uuid,)> {
+    let first = subjects.first().map(|subject| subject.stored().0);
+    let text = |kind| {
+        let text = Text::new(in_list(LIST_IN_PROGRESS, subjects.len())).bind(&kind);
+        subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1))
+    };
+    script.add_all(first.map(text))
+}
+
+/// Whether any of these payments is there, once whoever may still be making it has ended.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn insert_settled(
-    conn: &mut Conn,
-    id: PaymentId,
-    user: UserId,
-    method: Method,
-    subject: Subject,
-    amount: Money,
-) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    let (kind, subject) = subject.stored();
-    sqlx::query(INSERT_SETTLED)
-        .bind(id)
-        .bind(user)
-        .bind(method.number())
-        .bind(kind)
-        .bind(subject)
-        .bind(amount)
-        .bind(offset)
-        .bind(offset)
-        .execute(conn.sql())
-        .await?;
-    Ok(())
+pub async fn has_any_for_update(conn: &mut Conn, ids: &[PaymentId]) -> Result<bool, Problem> {
+    let text = Text::new(in_list(LIST_IDS_FOR_UPDATE, ids.len()));
+    let found: Vec<(PaymentId,)> = ids.iter().fold(text, Text::bind).list(conn).await?;
+    Ok(!found.is_empty())
 }
 
 /// Notes that a payment's money has gone back in this transaction. False where it was not there to give back.

@@ -1,8 +1,9 @@
 //! A combiner: requests of one kind that arrive while a transaction is running go together into the next one, and each
 //! gets an answer of its own. What a commit costs, it costs once for all of them.
 //!
-//! - Requests belong to a group, and a batch has requests of one group, in the order in which they came. Groups are spread
-//!   over a few lanes; a lane runs one batch at a time. An idle lane begins at once: nobody waits for company.
+//! - Requests belong to a group, and a batch has requests of one group, in the order in which they came; where it does not
+//!   matter what they are about, all of a lane are one group. Groups are spread over a few lanes; a lane runs one batch at a
+//!   time. An idle lane begins at once: nobody waits for company.
 //! - Bounded: how many wait in a lane and how many go into a batch. Who finds a lane full is refused at once.
 //! - A batch that fails as a whole, though its database is there, is split: each of its requests runs alone, in a
 //!   transaction of its own, so that only the one that is to blame fails.
@@ -149,8 +150,20 @@ impl<W: Work> Combiner<W> {
     /// # Errors
     /// `overloaded` where too many wait already, and whatever the request itself is refused with.
     pub async fn submit(&self, group: Uuid, request: W::Request) -> Result<W::Answer, Problem> {
+        self.submit_to(self.0.lane_of(group), group, request).await
+    }
+
+    /// As [`Combiner::submit`], for requests that may share a transaction whatever they are about. `by` chooses the lane:
+    /// requests that need each other's rows, and so have it in common, do not wait for them in two transactions at once.
+    ///
+    /// # Errors
+    /// As [`Combiner::submit`].
+    pub async fn submit_by(&self, by: Uuid, request: W::Request) -> Result<W::Answer, Problem> {
+        self.submit_to(self.0.lane_of(by), Uuid::nil(), request).await
+    }
+
+    async fn submit_to(&self, number: usize, group: Uuid, request: W::Request) -> Result<W::Answer, Problem> {
         let (caller, answer) = oneshot::channel();
-        let number = self.0.lane_of(group);
         {
             let mut lane = self.0.lane(number);
             if lane.waiting.len() >= self.0.bounds.waiting_max {

@@ -40,8 +40,9 @@ const INSERT_STORED: &str = "INSERT INTO idempotency_keys (user_id, request_key,
 const KEEP: &str = "INSERT INTO idempotency_keys (user_id, request_key, fingerprint, status, body, created_at) \
      VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) ON DUPLICATE KEY UPDATE user_id = VALUES(user_id)";
 
-/// Of a stored answer's row as text, all but its body.
+/// Of a stored answer's row as text, all but its body; and of the statement that looks for one, all but the key.
 const ROW_LEN: usize = 800;
+const FIND_LEN: usize = 400;
 /// Refused requests that look their keys up at the same time: they must not take the pool from those that take effect.
 const RECALLS_MAX: usize = 4;
 
@@ -228,7 +229,7 @@ pub async fn read_stored(
 
 /// Asks for what these requests were answered before: the answer is for [`read_stored`].
 pub fn ask_stored(script: &mut Script, offset_micros: i64, requests: &[&Begun]) -> Slot<Stored> {
-    let texts = parts(requests, |request| 2 * request.key.len() + ROW_LEN).map(|part| {
+    let texts = parts(requests, |request| 2 * request.key.len() + FIND_LEN).map(|part| {
         part.iter().fold(Text::new(union_all(FIND_STORED, part.len())), |text, request| {
             text.bind(&offset_micros).bind(&request.user).bind(request.key.as_bytes())
         })

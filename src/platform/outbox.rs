@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::config::OutboxSettings;
-use super::db::{Conn, Db, in_list, rows};
+use super::db::{Conn, Db, Script, Slot, Text, in_list, parts, rows};
 use super::error::{Problem, codes};
 use super::redis::Redis;
 use super::shutdown::Shutdown;
@@ -46,6 +46,8 @@ const DELETE_OLD: &str = "DELETE FROM outbox WHERE state = 1 \
 const OLDEST_SECS: &str = "SELECT CAST(COALESCE(TIMESTAMPDIFF(SECOND, MIN(created_at), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), 0) AS SIGNED) \
      FROM (SELECT created_at FROM outbox WHERE state = 0 ORDER BY due_at LIMIT 100) AS pending";
 
+/// Of an event's row as text, all but its payload.
+const ROW_LEN: usize = 400;
 /// Events of a batch handled at once: a slow handler holds up its own event only.
 const PARALLEL: usize = 8;
 /// Longest time for one event.
@@ -77,35 +79,26 @@ pub async fn record(
     version: u32,
     payload: &Value,
 ) -> Result<(), Problem> {
-    insert(conn, topic, version, [(aggregate_id, payload)].into_iter()).await
+    let mut script = Script::default();
+    insert(&mut script, conn.offset_micros(), topic, version, &[(aggregate_id, payload.to_string())]);
+    script.run(conn).await.map(drop)
 }
 
-/// Records the first event of each of these, with its facts, in the transaction of their cause: one statement for all, so no
-/// more of them than a statement may be long.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn record_first(conn: &mut Conn, topic: &'static str, events: &[(Uuid, Value)]) -> Result<(), Problem> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    insert(conn, topic, 1, events.iter().map(|(aggregate, payload)| (*aggregate, payload))).await
+/// Has a script record the first event of each of these, with its facts.
+pub fn record_first(script: &mut Script, offset_micros: i64, topic: &'static str, events: &[(Uuid, Value)]) {
+    let events: Vec<(Uuid, String)> =
+        events.iter().map(|(aggregate, payload)| (*aggregate, payload.to_string())).collect();
+    insert(script, offset_micros, topic, 1, &events);
 }
 
-async fn insert(
-    conn: &mut Conn,
-    topic: &'static str,
-    version: u32,
-    events: impl ExactSizeIterator<Item = (Uuid, &Value)>,
-) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(rows(INSERT, events.len())));
-    for (aggregate, payload) in events {
-        query = query.bind(Uuid::now_v7()).bind(topic).bind(aggregate).bind(version);
-        query = query.bind(payload.to_string()).bind(offset).bind(offset);
-    }
-    query.execute(conn.sql()).await?;
-    Ok(())
+fn insert(script: &mut Script, offset: i64, topic: &'static str, version: u32, events: &[(Uuid, String)]) {
+    let texts = parts(events, |(_, payload)| 2 * payload.len() + ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT, part.len())), |text, (aggregate, payload)| {
+            let text = text.bind(&Uuid::now_v7()).bind(topic).bind(aggregate).bind(&version);
+            text.bind(payload.as_bytes()).bind(&offset).bind(&offset)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
 /// What an instance does with an event besides putting it on the stream. Must be repeatable.

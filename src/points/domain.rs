@@ -1,5 +1,7 @@
 //! What a movement of points is, and which amounts may move.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use crate::accounts::UserId;
@@ -117,6 +119,57 @@ pub struct Balance {
     pub entries: u32,
 }
 
+/// What a buyer is to pay.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// Who.
+    pub user: UserId,
+    /// How much, not negative.
+    pub amount: Money,
+    /// The payment.
+    pub payment: Uuid,
+}
+
+/// Locked balances, from which one payment after the other is taken.
+#[derive(Debug, Default)]
+pub struct Purses(BTreeMap<UserId, Purse>);
+
+#[derive(Debug)]
+struct Purse {
+    before: Balance,
+    left: Balance,
+}
+
+impl Purses {
+    /// With these balances.
+    #[must_use]
+    pub fn new(balances: impl IntoIterator<Item = (UserId, Balance)>) -> Self {
+        let purse = |(user, balance)| (user, Purse { before: balance, left: balance });
+        Self(balances.into_iter().map(purse).collect())
+    }
+
+    /// Takes `amount` from the buyer's balance, if it is that high, and gives what is left. A buyer without a balance has
+    /// nothing.
+    ///
+    /// # Errors
+    /// 402 `insufficient_points`.
+    pub fn take(&mut self, user: UserId, amount: Money) -> Result<Balance, Problem> {
+        let Some(purse) = self.0.get_mut(&user) else { return Err(insufficient(Money::ZERO, amount)) };
+        let left = purse.left.amount.plus(amount.negated()).filter(|left| *left >= Money::ZERO);
+        let left = left.ok_or_else(|| insufficient(purse.left.amount, amount))?;
+        purse.left = Balance { amount: left, entries: purse.left.entries + 1 };
+        Ok(purse.left)
+    }
+
+    /// By how much each balance has fallen, and by how many entries: those from which something was taken.
+    pub fn taken(&self) -> impl Iterator<Item = (UserId, Money, u32)> {
+        let taken = self.0.iter().filter(|(_, purse)| purse.left.entries > purse.before.entries);
+        taken.map(|(user, Purse { before, left })| {
+            (*user, Money(before.amount.0 - left.amount.0), left.entries - before.entries)
+        })
+    }
+}
+
 /// A movement between one buyer and the house, to be written down.
 #[derive(Clone, Copy, Debug)]
 pub struct Movement {
@@ -198,6 +251,24 @@ mod tests {
         assert_eq!(charged(Money(9_999_999), Money(1)).unwrap(), BALANCE_MAX);
         assert_eq!(charged(BALANCE_MAX, Money(1)).unwrap_err().code(), &BALANCE_LIMIT_EXCEEDED);
         assert!(charged(Money(i64::MAX), Money(1)).is_err());
+    }
+
+    #[test]
+    fn payments_are_taken_from_a_balance_one_after_the_other() {
+        let [ada, ben, poor] = [(); 3].map(|()| UserId::new());
+        let balance = |amount, entries| Balance { amount: Money(amount), entries };
+        let mut purses = Purses::new([(ada, balance(100, 4)), (ben, balance(0, 7))]);
+        assert_eq!(purses.take(ada, Money(70)).unwrap(), balance(30, 5));
+        let refused = purses.take(ada, Money(31)).unwrap_err();
+        assert_eq!(refused.code(), &INSUFFICIENT_POINTS);
+        assert_eq!((&refused.body("")["balance"], &refused.body("")["amount"]), (&30.into(), &31.into()));
+        assert_eq!(purses.take(ada, Money(30)).unwrap(), balance(0, 6));
+        assert_eq!(purses.take(ben, Money(1)).unwrap_err().code(), &INSUFFICIENT_POINTS);
+        assert_eq!(purses.take(poor, Money(1)).unwrap_err().body("")["balance"], 0);
+        assert_eq!(purses.taken().collect::<Vec<_>>(), [(ada, Money(100), 2)]);
+        // What costs nothing is a payment as well.
+        assert_eq!(purses.take(ben, Money(0)).unwrap(), balance(0, 8));
+        assert_eq!(purses.taken().count(), 2);
     }
 
     #[test]

@@ -3,36 +3,87 @@
 //! Each locks the buyer's balance until the transaction ends: in the lock order of `platform::db` the balance
 //! comes after holds, orders and passes, and before seats.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use uuid::Uuid;
 
-use super::domain::{Account, Balance, Kind, Movement, TransactionId, insufficient};
+use super::domain::{Account, Balance, Due, Kind, Movement, Purses, TransactionId};
 use super::store;
 use crate::accounts::UserId;
-use crate::platform::db::Conn;
+use crate::platform::db::{Conn, Outcomes, Script, Slot};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
 /// Buyers granted points by one set of statements.
 const GRANTS_PER_WRITE: usize = 500;
 
-/// Takes `amount` from the buyer as revenue and gives the balance that is left. Nothing to pay is fine: it is
-/// written down as a payment of zero.
+/// What a script asks about the balances of those who pay.
+#[derive(Debug)]
+pub struct AskedPurses(Slot<store::BalanceRow>);
+
+/// Payments that a script makes, by how many balances it takes from.
+#[derive(Debug)]
+pub struct Taking(Slot<()>, usize);
+
+/// Has a script lock the balances of these buyers, in their order.
+pub fn ask_purses(script: &mut Script, users: impl IntoIterator<Item = UserId>) -> AskedPurses {
+    let users: BTreeSet<UserId> = users.into_iter().collect();
+    AskedPurses(store::ask_balances_for_update(script, &users.into_iter().collect::<Vec<_>>()))
+}
+
+impl AskedPurses {
+    /// The balances of those who pay. Who never had anything has none, and can pay nothing but nothing: for that one is made.
+    ///
+    /// # Errors
+    /// Where a statement fails.
+    pub async fn read(&self, conn: &mut Conn, outcomes: &Outcomes, dues: &[Due]) -> Result<Purses, Problem> {
+        let found = outcomes.list(&self.0)?;
+        let mut balances: BTreeMap<UserId, Balance> =
+            found.into_iter().map(|(user, amount, entries)| (user, Balance { amount, entries })).collect();
+        for due in dues.iter().filter(|due| due.amount == Money::ZERO) {
+            if !balances.contains_key(&due.user) {
+                balances.insert(due.user, store::get_balance_for_update(conn, due.user).await?);
+            }
+        }
+        Ok(Purses::new(balances))
+    }
+}
+
+/// Takes from each of the buyers what is due as revenue, or says why not: one after the other, where several are of one buyer.
+/// Nothing to pay is fine: it is written down as a payment of zero.
 ///
 /// # Errors
-/// 402 `insufficient_points` with `balance` and `amount`; the fault `Duplicate` where this payment was booked
-/// before.
-pub async fn pay(conn: &mut Conn, user: UserId, amount: Money, payment_id: Uuid) -> Result<Money, Problem> {
-    check_amount(amount)?;
-    if !store::take(conn, user, amount).await? {
-        // Locked, so that the refusal names the balance that it is about. It may have risen since the first
-        // attempt, and a row that was missing is there now, which matters to a payment of nothing.
-        let balance = store::get_balance_for_update(conn, user).await?.amount;
-        if balance < amount || !store::take(conn, user, amount).await? {
-            return Err(insufficient(balance, amount));
+/// 402 `insufficient_points` with `balance` and `amount` for a payment; for all of them, where one makes no sense.
+pub fn take_all(purses: &mut Purses, dues: &[Due]) -> Result<Vec<Result<Movement, Problem>>, Problem> {
+    let take = |due: &Due| {
+        check_amount(due.amount)?;
+        let Due { user, amount, payment: reference } = *due;
+        let movement =
+            |after| Movement { id: TransactionId::new(), kind: Kind::Payment, reference, user, amount, after };
+        Ok(purses.take(user, amount).map(movement))
+    };
+    dues.iter().map(take).collect()
+}
+
+/// Has a script write down what was taken. The fault `Duplicate` says that a payment was booked before.
+pub fn write_taken(script: &mut Script, offset_micros: i64, purses: &Purses, movements: &[Movement]) -> Taking {
+    let taken: Vec<_> = purses.taken().collect();
+    let taking = Taking(store::take(script, offset_micros, &taken), taken.len());
+    store::write_movements(script, offset_micros, movements);
+    taking
+}
+
+impl Taking {
+    /// Makes sure that every balance was as high as it was when it was locked.
+    ///
+    /// # Errors
+    /// Where one was not.
+    pub fn check(&self, outcomes: &Outcomes) -> Result<(), Problem> {
+        match outcomes.affected(&self.0) {
+            count if count == self.1 as u64 => Ok(()),
+            count => Err(Problem::internal(anyhow::anyhow!("{count} of {} locked balances were enough", self.1))),
         }
     }
-    let after = store::find_balance(conn, user).await?;
-    write(conn, Kind::Payment, payment_id, user, amount, after).await
 }
 
 /// Gives `amount` of the revenue back to the buyer and gives the new balance. The balance limit of charges does

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::domain::{Account, Balance, Entry, Kind, Movement, TransactionId};
 use crate::accounts::UserId;
 use crate::platform::audit::Invariant;
-use crate::platform::db::{Conn, in_list, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, derived, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -21,8 +21,17 @@ const INSERT_ACCOUNT: &str = "INSERT IGNORE INTO points_accounts (user_id, balan
      VALUES (?, 0, 0, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const SET_BALANCE: &str = "UPDATE points_accounts SET balance = ?, entries = ?, \
      changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE user_id = ?";
-const TAKE: &str = "UPDATE points_accounts SET balance = balance - ?, entries = entries + 1, \
-     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE user_id = ? AND balance >= ?";
+const LIST_BALANCES_FOR_UPDATE: &str =
+    "SELECT user_id, balance, entries FROM points_accounts WHERE user_id IN (?) ORDER BY user_id FOR UPDATE";
+/// By how much each balance falls, and each number of entries rises.
+const TAKE: &str = "UPDATE (SELECT ? AS user_id, ? AS balance, ? AS entries) AS w \
+     STRAIGHT_JOIN points_accounts AS a ON a.user_id = w.user_id \
+     SET a.balance = a.balance - w.balance, a.entries = a.entries + w.entries, \
+     a.changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE a.balance >= w.balance";
+/// A buyer of that statement, a transaction and an entry as text, in bytes.
+const TAKE_ROW_LEN: usize = 110;
+const TRANSACTION_LEN: usize = 160;
+const ENTRY_LEN: usize = 160;
 const GIVE_MANY: &str = "UPDATE points_accounts SET balance = balance + ?, entries = entries + 1, \
      changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE user_id IN (?)";
 const INSERT_TRANSACTION: &str = "INSERT INTO ledger_transactions (id, kind, reference, created_at) \
@@ -105,11 +114,24 @@ pub(super) async fn set_balance(conn: &mut Conn, user: UserId, balance: Balance)
     Ok(())
 }
 
-/// Takes `amount` off the balance if it is that high, and says whether it was. Locks the row if so.
-pub(super) async fn take(conn: &mut Conn, user: UserId, amount: Money) -> Result<bool, Problem> {
-    let offset = conn.offset_micros();
-    let query = sqlx::query(TAKE).bind(amount).bind(offset).bind(user).bind(amount);
-    Ok(query.execute(conn.sql()).await?.rows_affected() == 1)
+/// A buyer's balance in a list.
+pub(super) type BalanceRow = (UserId, Money, u32);
+
+/// Asks for the balances of these buyers (sorted), as far as they have rows, and locks them.
+pub(super) fn ask_balances_for_update(script: &mut Script, users: &[UserId]) -> Slot<BalanceRow> {
+    let text = || users.iter().fold(Text::new(in_list(LIST_BALANCES_FOR_UPDATE, users.len())), Text::bind);
+    script.add_all((!users.is_empty()).then(text))
+}
+
+/// Takes from locked balances what each of these buyers pays, as so many entries: from those that are that high.
+pub(super) fn take(script: &mut Script, offset_micros: i64, taken: &[BalanceRow]) -> Slot<()> {
+    let texts = parts(taken, |_| TAKE_ROW_LEN).map(|part| {
+        let text = part.iter().fold(Text::new(derived(TAKE, part.len())), |text, (user, amount, entries)| {
+            text.bind(user).bind(amount).bind(entries)
+        });
+        text.bind(&offset_micros)
+    });
+    script.add_all(texts)
 }
 
 /// Adds `amount` to the balance of each, making the rows that are missing.
@@ -146,26 +168,30 @@ pub(super) async fn list_balances(conn: &mut Conn, users: &[UserId]) -> Result<V
 
 /// Writes movements down: a transaction and two entries each, which sum to zero.
 pub(super) async fn insert_movements(conn: &mut Conn, movements: &[Movement]) -> Result<(), Problem> {
-    if movements.is_empty() {
-        return Ok(());
-    }
-    let offset = conn.offset_micros();
-    let mut transactions = sqlx::query(AssertSqlSafe(rows(INSERT_TRANSACTION, movements.len())));
-    for movement in movements {
-        transactions =
-            transactions.bind(movement.id).bind(movement.kind.number()).bind(movement.reference).bind(offset);
-    }
-    transactions.execute(conn.sql()).await?;
-    let mut entries = sqlx::query(AssertSqlSafe(rows(INSERT_ENTRY, 2 * movements.len())));
-    for movement in movements {
-        let change = movement.kind.change(movement.amount);
-        entries = entries.bind(movement.id).bind(0_u8).bind(Account::Buyer.number()).bind(Some(movement.user));
-        entries = entries.bind(change).bind(Some(movement.after.entries)).bind(Some(movement.after.amount));
-        entries = entries.bind(movement.id).bind(1_u8).bind(movement.kind.counterpart().number()).bind(None::<UserId>);
-        entries = entries.bind(change.negated()).bind(None::<u32>).bind(None::<Money>);
-    }
-    entries.execute(conn.sql()).await?;
-    Ok(())
+    let mut script = Script::default();
+    write_movements(&mut script, conn.offset_micros(), movements);
+    script.run(conn).await.map(drop)
+}
+
+/// The same, by a script.
+pub(super) fn write_movements(script: &mut Script, offset_micros: i64, movements: &[Movement]) {
+    let texts = parts(movements, |_| TRANSACTION_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_TRANSACTION, part.len())), |text, movement| {
+            let text = text.bind(&movement.id).bind(&movement.kind.number());
+            text.bind(&movement.reference).bind(&offset_micros)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
+    let texts = parts(movements, |_| 2 * ENTRY_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_ENTRY, 2 * part.len())), |text, movement| {
+            let change = movement.kind.change(movement.amount);
+            let text = text.bind(&movement.id).bind(&0_u8).bind(&Account::Buyer.number()).bind(&Some(movement.user));
+            let text = text.bind(&change).bind(&Some(movement.after.entries)).bind(&Some(movement.after.amount));
+            let text = text.bind(&movement.id).bind(&1_u8).bind(&movement.kind.counterpart().number());
+            text.bind(&None::<UserId>).bind(&change.negated()).bind(&None::<u32>).bind(&None::<Money>)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
 /// Writes a movement down that no buyer's points take part in. The amounts sum to zero.

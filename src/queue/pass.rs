@@ -181,6 +181,52 @@ pub async fn lock_stay(conn: &mut Conn, concert: ConcertId, user: UserId) -> Res
     store::find_by_user_for_update(conn, concert, user).await.map(drop)
 }
 
+/// What a script asks about the sales and the stays of buyers who pay.
+#[derive(Debug)]
+pub struct AskedStays {
+    stopped: Slot<(bool, ConcertId)>,
+    stays: Slot<store::stays::Stay>,
+}
+
+/// What was found: live stays, whose rows are locked.
+#[derive(Debug)]
+pub struct Stays {
+    /// Sales that an operator has stopped.
+    pub stopped: HashSet<ConcertId>,
+    live: Vec<store::stays::Stay>,
+}
+
+/// Has a script lock the stays of these buyers (sorted) for the rest of the transaction, as far as they have not ended, and read
+/// whether their sales are stopped, as [`refuse_if_stopped`] does.
+pub fn ask_stays(script: &mut Script, buyers: &[(ConcertId, UserId)]) -> AskedStays {
+    let concerts: HashSet<ConcertId> = buyers.iter().map(|(concert, _)| *concert).collect();
+    let concerts: Vec<ConcertId> = concerts.into_iter().collect();
+    let stopped = store::stays::ask_stopped(script, &concerts);
+    AskedStays { stopped, stays: store::stays::ask_for_update(script, buyers) }
+}
+
+impl AskedStays {
+    /// Reads what the script found.
+    ///
+    /// # Errors
+    /// Where a row is not what it should be.
+    pub fn read(&self, outcomes: &Outcomes) -> Result<Stays, Problem> {
+        let stopped = outcomes.list(&self.stopped)?.into_iter().filter(|(is_stopped, _)| *is_stopped);
+        Ok(Stays { stopped: stopped.map(|(_, concert)| concert).collect(), live: outcomes.list(&self.stays)? })
+    }
+}
+
+impl Stays {
+    /// Ends those of them that `is_over` tells, and records that their slots are to be freed.
+    pub fn end(self, script: &mut Script, offset_micros: i64, is_over: impl Fn(ConcertId, UserId) -> bool) {
+        let over: Vec<_> = self.live.into_iter().filter(|stay| is_over(stay.concert_id, stay.user_id)).collect();
+        let ids: Vec<PassId> = over.iter().map(|stay| stay.id).collect();
+        store::end_passes(script, offset_micros, &ids);
+        let events: Vec<_> = over.iter().map(|stay| (stay.id.0, ended(stay.concert_id, stay.arrival))).collect();
+        outbox::record_first(script, offset_micros, PASS_ENDED, &events);
+    }
+}
+
 /// What became of a user's stay from another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Elsewhere {
@@ -259,9 +305,12 @@ async fn end_locked(conn: &mut Conn, id: PassId, concert: ConcertId, arrival: u6
 /// # Errors
 /// Where a statement fails.
 pub(super) async fn end_all(conn: &mut Conn, concert: ConcertId, passes: &[(PassId, u64)]) -> Result<(), Problem> {
-    store::end_passes(conn, passes.iter().map(|(id, _)| *id)).await?;
+    let (mut script, offset) = (Script::default(), conn.offset_micros());
+    let ids: Vec<PassId> = passes.iter().map(|(id, _)| *id).collect();
+    store::end_passes(&mut script, offset, &ids);
     let events: Vec<_> = passes.iter().map(|(id, arrival)| (id.0, ended(concert, *arrival))).collect();
-    outbox::record_first(conn, PASS_ENDED, &events).await
+    outbox::record_first(&mut script, offset, PASS_ENDED, &events);
+    script.run(conn).await.map(drop)
 }
 
 /// What the event says.

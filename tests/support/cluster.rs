@@ -35,7 +35,8 @@ pub struct Cluster {
     pub world: World,
     pub servers: Servers,
     /// The services in the test's own process, for preparing.
-    pub state: State,
+    /// Boxed, as futures that own a cluster would be large.
+    pub state: Box<State>,
     nodes: Vec<Node>,
     kills: usize,
 }
@@ -50,7 +51,7 @@ impl Cluster {
             let (process, base) = Process::serve(&world, &[]).await;
             nodes.push(Node { process, front: Proxy::to(address(&base)).await });
         }
-        let state = world.state(&[]);
+        let state = Box::new(world.state(&[]));
         Self { world, servers, state, nodes, kills: 0 }
     }
 

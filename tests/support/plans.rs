@@ -181,7 +181,7 @@ impl Tables {
         let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
         let mut found = BTreeMap::new();
         for pair in words.windows(2) {
-            let is_named = matches!(pair[0], "FROM" | "JOIN" | "UPDATE" | "INTO");
+            let is_named = matches!(pair[0], "FROM" | "JOIN" | "STRAIGHT_JOIN" | "UPDATE" | "INTO");
             if is_named && self.sizes.contains_key(pair[1]) {
                 found.entry(String::new()).or_insert_with(|| pair[1].to_owned());
                 found.insert(pair[1].to_owned(), pair[1].to_owned());
@@ -189,7 +189,7 @@ impl Tables {
         }
         for trio in words.windows(4) {
             let alias = if trio[2] == "AS" { trio[3] } else { trio[2] };
-            if matches!(trio[0], "FROM" | "JOIN" | "UPDATE") && self.sizes.contains_key(trio[1]) {
+            if matches!(trio[0], "FROM" | "JOIN" | "STRAIGHT_JOIN" | "UPDATE") && self.sizes.contains_key(trio[1]) {
                 found.insert(alias.to_owned(), trio[1].to_owned());
             }
         }

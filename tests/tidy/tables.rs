@@ -53,7 +53,7 @@ fn named_tables<'t>(statement: &str, tables: &BTreeMap<&'t str, &str>) -> BTreeS
     for (index, word) in words.iter().enumerate() {
         let before = index.checked_sub(1).map_or("", |index| words[index]);
         match *word {
-            "FROM" | "JOIN" => writes = Some(before == "DELETE"),
+            "FROM" | "JOIN" | "STRAIGHT_JOIN" => writes = Some(before == "DELETE"),
             "INTO" | "TABLE" => writes = Some(true),
             "UPDATE" if before != "KEY" && before != "FOR" => writes = Some(true),
             "WHERE" | "SET" | "ON" | "VALUES" | "SELECT" | "GROUP" | "ORDER" | "LIMIT" | "FOR" | "HAVING" | "(" => {

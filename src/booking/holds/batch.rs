@@ -73,14 +73,7 @@ impl Wanted {
     fn verdict(&self) -> Option<(Result<Answer, Problem>, Option<Timestamp>)> {
         let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
         let Verdict { answer, until, .. } = verdict.as_ref()?;
-        Some((copy(answer), *until))
-    }
-}
-
-fn copy(answer: &Result<Answer, Problem>) -> Result<Answer, Problem> {
-    match answer {
-        Ok(answer) => Ok(answer.clone()),
-        Err(problem) => Err(problem.again()),
+        Some((Answer::again(answer), *until))
     }
 }
 
@@ -246,7 +239,7 @@ impl Round<'_> {
     fn repeat(&mut self, facts: &Facts) {
         for (at, before) in facts.before.iter().enumerate() {
             if let Some(before) = before {
-                self.settle(at, copy(before));
+                self.settle(at, Answer::again(before));
             }
         }
         self.open.retain(|at| !self.verdicts.contains_key(at));
@@ -351,7 +344,7 @@ impl Round<'_> {
         for (at, one) in self.batch.iter().enumerate() {
             let verdict = self.verdicts.remove(&at);
             let verdict = verdict.ok_or_else(|| Problem::internal(anyhow::anyhow!("a request without a verdict")))?;
-            answers.push(copy(&verdict.answer));
+            answers.push(Answer::again(&verdict.answer));
             one.set(Some(verdict));
         }
         Ok(answers)

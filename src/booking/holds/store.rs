@@ -1,7 +1,5 @@
 //! The rows of holds.
 
-use sqlx::AssertSqlSafe;
-
 use super::domain::{HeldSeat, Hold, HoldId, HoldStatus};
 use crate::accounts::UserId;
 use crate::catalog::{ConcertId, PerformanceId};
@@ -24,6 +22,9 @@ const LIST: &str = "SELECT id, concert_id, performance_id, state, amount, seat_c
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds FORCE INDEX (by_owner) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str =
     "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
+const LIST_OWNED_FOR_UPDATE: &str = "SELECT id, user_id, concert_id, performance_id, state, amount, seat_count, expires_at, \
+     UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
+const MARK_ALL_PAID: &str = "UPDATE holds SET state = 1, changed_at = ? WHERE state = 0 AND id IN (?)";
 const LIST_LIVE_SEAT_COUNTS: &str = "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND user_id IN (?)";
 const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
@@ -95,6 +96,16 @@ impl HoldRow {
     }
 }
 
+/// A hold's row, and whose it is.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct OwnedHoldRow {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The hold.
+    #[sqlx(flatten)]
+    pub row: HoldRow,
+}
+
 /// What a new hold's row says.
 #[derive(Debug)]
 pub(super) struct NewHold<'a> {
@@ -150,18 +161,31 @@ pub async fn find_for_update(conn: &mut Conn, user: UserId, hold: HoldId) -> Res
     Ok(sqlx::query_as(FIND_FOR_UPDATE).bind(offset).bind(hold).bind(user).fetch_optional(conn.sql()).await?)
 }
 
+/// Asks for these holds (sorted), whoever's they are, and locks them.
+pub fn ask_owned_for_update(script: &mut Script, offset_micros: i64, holds: &[HoldId]) -> Slot<OwnedHoldRow> {
+    let text = Text::new(in_list(LIST_OWNED_FOR_UPDATE, holds.len())).bind(&offset_micros);
+    script.add(holds.iter().fold(text, Text::bind))
+}
+
 pub(super) async fn list(conn: &mut Conn, user: UserId, before: HoldId, limit: u32) -> Result<Vec<HoldRow>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(LIST).bind(offset).bind(user).bind(before).bind(limit).fetch_all(conn.sql()).await?)
 }
 
-#[derive(sqlx::FromRow)]
-struct SeatRow {
+/// A seat of a hold, as its row says.
+#[derive(Debug, sqlx::FromRow)]
+pub struct SeatRow {
     hold_id: HoldId,
     seat_no: u32,
     label: String,
     grade: String,
     price: Money,
+}
+
+impl From<SeatRow> for (HoldId, HeldSeat) {
+    fn from(row: SeatRow) -> Self {
+        (row.hold_id, HeldSeat { id: row.label, grade: row.grade, price: row.price, number: row.seat_no })
+    }
 }
 
 /// The seats of these holds, each with its hold.
@@ -172,15 +196,17 @@ pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId
     if holds.is_empty() {
         return Ok(Vec::new());
     }
-    let mut query = sqlx::query_as::<_, SeatRow>(AssertSqlSafe(in_list(LIST_SEATS, holds.len())));
-    for hold in holds {
-        query = query.bind(*hold);
-    }
-    let found = query.fetch_all(conn.sql()).await?;
-    let seat = |row: SeatRow| {
-        (row.hold_id, HeldSeat { id: row.label, grade: row.grade, price: row.price, number: row.seat_no })
-    };
-    Ok(found.into_iter().map(seat).collect())
+    let found = list_seats_text(holds).list::<SeatRow>(conn).await?;
+    Ok(found.into_iter().map(Into::into).collect())
+}
+
+/// Asks for the seats of these holds.
+pub fn ask_seats(script: &mut Script, holds: &[HoldId]) -> Slot<SeatRow> {
+    script.add(list_seats_text(holds))
+}
+
+fn list_seats_text(holds: &[HoldId]) -> Text {
+    holds.iter().fold(Text::new(in_list(LIST_SEATS, holds.len())), Text::bind)
 }
 
 /// Asks for the live holds of these users for the concert, by how many seats each has.
@@ -200,6 +226,12 @@ pub fn ask_live_seat_counts(
 /// Where the statement fails.
 pub async fn mark_paid(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {
     set_state(conn, hold, 1, now).await
+}
+
+/// Marks locked, live holds as paid: as many as are found.
+pub fn mark_all_paid(script: &mut Script, holds: &[HoldId], now: Timestamp) -> Slot<()> {
+    let text = || holds.iter().fold(Text::new(in_list(MARK_ALL_PAID, holds.len())).bind(&now), Text::bind);
+    script.add_all((!holds.is_empty()).then(text))
 }
 
 pub(super) async fn mark_released(conn: &mut Conn, hold: HoldId, now: Timestamp) -> Result<(), Problem> {

@@ -1,33 +1,28 @@
-//! Checkout: a hold becomes a reservation, in one transaction with the money.
+//! Checkout: a hold becomes a reservation, in one transaction with the money (`paying.rs`), and is read.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-use serde_json::json;
 
 use super::card;
 use super::domain::{ConcertName, PaymentView, Reservation, ReservationId, ReservationStatus, SoldSeat};
-use super::store::{self, NewReservation, ReservationRow};
+use super::paying::{PayHolds, Wanted};
+use super::store::{self, ReservationRow};
 use crate::accounts::UserId;
-use crate::booking::holds::domain::{HOLD_EXPIRED, HOLD_PAID};
-use crate::booking::holds::store::HoldRow;
-use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
-use crate::booking::seats::filter::{Change, Hall};
-use crate::booking::seats::{self, Filter, News, Settings};
+use crate::booking::holds::{self, HoldId};
+use crate::booking::seats::{Filter, Settings};
 use crate::catalog::Reader;
 use crate::payments::payable::Ask;
-use crate::payments::{self, Attempts, Method, Payment, PaymentStatus, Subject};
+use crate::payments::{self, Attempts, Payment, PaymentId, Subject};
+use crate::platform::combiner::{Bounds, Combiner};
 use crate::platform::config::Secret;
-use crate::platform::db::{self, Conn, Db};
+use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
-use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
+use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Page, PageParams};
 use crate::platform::idempotency::Idempotency;
 use crate::platform::latency::Latencies;
 use crate::platform::money::CURRENCY;
-use crate::platform::outbox::{self, Wake};
-use crate::points;
-use crate::queue::pass;
+use crate::platform::outbox::Wake;
 
 /// The event that a reservation was paid.
 pub const CONFIRMED: &str = "reservation.confirmed";
@@ -41,6 +36,7 @@ pub struct Checkout {
     pub(super) wake: Wake,
     pub(super) filter: Filter,
     pub(super) cancel_until: Duration,
+    combiner: Combiner<PayHolds>,
     latencies: Latencies,
     attempts: Attempts,
 }
@@ -64,34 +60,45 @@ pub struct Parts {
     pub attempts: Attempts,
 }
 
-struct Paying {
-    user: UserId,
-    hold: HoldId,
-    catalog: Arc<Reader>,
-    news: News,
-}
-
 impl Checkout {
     /// Over these parts.
     #[must_use]
     pub fn new(parts: Parts, settings: &Settings) -> Self {
         let Parts { db, idempotency, catalog, filter, latencies, wake, attempts } = parts;
         let cancel_until = Duration::from_hours(u64::from(settings.cancel_until_hours));
-        Self { db, idempotency, catalog, wake, filter, cancel_until, latencies, attempts }
+        let bounds = Bounds {
+            lanes: settings.pay_lanes,
+            batch_max: settings.hold_batch_max,
+            waiting_max: settings.hold_waiting_max,
+        };
+        let work = PayHolds { filter: filter.clone(), wake: wake.clone() };
+        let combiner = Combiner::new(db.clone(), work, bounds);
+        Self { db, idempotency, catalog, wake, filter, cancel_until, combiner, latencies, attempts }
     }
 
     /// Pays a hold with points.
     ///
     /// # Errors
-    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `payment_in_progress`, `insufficient_points`, `sale_stopped`.
+    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `payment_in_progress`, `insufficient_points`,
+    /// `sale_stopped`.
     pub async fn pay_with_points(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
-        let news = News::default();
-        let paying = Paying { user, hold, catalog: self.catalog.clone(), news: news.clone() };
-        let pay = self.idempotency.once("checkout.pay", user.0, key, paying, |conn, paying| Box::pin(paying.run(conn)));
-        let answer = self.latencies.time(pay).await?;
-        self.wake.now();
-        news.tell(&self.filter).await;
-        Ok(answer)
+        self.latencies.time(self.submit(user, hold, key)).await
+    }
+
+    async fn submit(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
+        let begun = self.idempotency.start(user.0, key)?;
+        let turn = self.db.turn_of(user.0).await?;
+        let wanted = Wanted {
+            user,
+            hold,
+            id: ReservationId::new(),
+            payment: PaymentId::new(),
+            catalog: self.catalog.clone(),
+            begun,
+            verdict: Mutex::default(),
+            _turn: turn,
+        };
+        self.combiner.submit_by(user.0, wanted).await
     }
 
     /// Pays a hold with a card: 201 the reservation, or 202 where it is not decided yet, or came too late.
@@ -199,89 +206,5 @@ pub(super) fn shown(row: &ReservationRow, title: String, seats: Vec<SoldSeat>, p
         payment: PaymentView { id: payment.id, method: payment.method, status: payment.status },
         created_at: row.created_at,
         paid_at: row.paid_at,
-    }
-}
-
-impl Paying {
-    async fn run(&self, conn: &mut Conn) -> Result<Answer, Problem> {
-        let hold = holds::store::find_for_update(conn, self.user, self.hold).await?;
-        let hold = hold.ok_or_else(|| Problem::not_found("hold"))?;
-        match hold.status() {
-            HoldStatus::Held => {}
-            HoldStatus::Paid => return Err(Problem::new(&HOLD_PAID)),
-            HoldStatus::Released | HoldStatus::Expired => return Err(Problem::new(&HOLD_EXPIRED)),
-        }
-        let attempts = payments::list_of_subjects(conn, &[Subject::Hold(self.hold.0)]).await?;
-        if attempts.iter().any(|attempt| attempt.is_open) {
-            return Err(payments::in_progress());
-        }
-        pass::refuse_if_stopped(conn, hold.concert_id).await?;
-        let concert = self.catalog.get_concert_within(conn, hold.concert_id).await?;
-        pass::end_live(conn, hold.concert_id, self.user).await?;
-        let payment = payments::PaymentId::new();
-        points::ledger::pay(conn, self.user, hold.amount, payment.0).await?;
-        let held = holds::store::list_seats(conn, &[self.hold]).await?;
-        let held: Vec<HeldSeat> = held.into_iter().map(|(_, seat)| seat).collect();
-        // A payment by card that failed may have left a reservation: it becomes this one.
-        let before = attempts.into_iter().find_map(|attempt| attempt.result).map(ReservationId);
-        let id = before.unwrap_or_else(ReservationId::new);
-        let numbers: Vec<u32> = held.iter().map(|seat| seat.number).collect();
-        let sold = seats::store::sell(conn, hold.performance_id, self.hold, id, &numbers).await?;
-        if sold != u64::from(hold.seat_count) {
-            // The hold may have ended while this waited for a lock, and somebody else has a seat now.
-            if db::now(conn).await? >= hold.expires_at {
-                return Err(Problem::new(&HOLD_EXPIRED));
-            }
-            return Err(Problem::internal(anyhow::anyhow!("{sold} of {} held seats could be sold", hold.seat_count)));
-        }
-        let subject = Subject::Hold(self.hold.0);
-        payments::insert_settled(conn, payment, self.user, Method::Points, subject, hold.amount).await?;
-        holds::store::mark_paid(conn, self.hold, hold.now_at).await?;
-        let reservation =
-            self.reserve(conn, &hold, payment, (id, before.is_some()), &held, concert.title.clone()).await?;
-        if let Some(hall) = Hall::of(&concert, hold.performance_id) {
-            self.news.put(hall, Change::Sold(numbers));
-        }
-        Answer::json(CREATED, &reservation)
-    }
-
-    async fn reserve(
-        &self,
-        conn: &mut Conn,
-        hold: &HoldRow,
-        payment: payments::PaymentId,
-        (id, is_again): (ReservationId, bool),
-        held: &[HeldSeat],
-        title: String,
-    ) -> Result<Reservation, Problem> {
-        let new = NewReservation {
-            id,
-            hold: self.hold,
-            user: self.user,
-            concert: hold.concert_id,
-            performance: hold.performance_id,
-            payment,
-            seats: held,
-            amount: hold.amount,
-            now: hold.now_at,
-        };
-        let (created_at, seats) = store::insert_confirmed(conn, &new, is_again).await?;
-        let labels: Vec<&str> = held.iter().map(|seat| seat.id.as_str()).collect();
-        let facts = json!({"reservation_id": id, "user_id": self.user, "concert_id": hold.concert_id,
-            "performance_id": hold.performance_id, "seat_ids": labels, "amount": hold.amount, "currency": CURRENCY});
-        outbox::record(conn, CONFIRMED, id.0, 1, &facts).await?;
-        Ok(Reservation {
-            id,
-            status: ReservationStatus::Confirmed,
-            hold_id: self.hold,
-            performance_id: hold.performance_id,
-            concert: ConcertName { id: hold.concert_id, title },
-            seats,
-            amount: hold.amount,
-            currency: CURRENCY,
-            payment: PaymentView { id: payment, method: Method::Points, status: PaymentStatus::Succeeded },
-            created_at,
-            paid_at: Some(hold.now_at),
-        })
     }
 }

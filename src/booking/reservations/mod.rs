@@ -8,6 +8,7 @@ pub mod card;
 pub mod checkout;
 pub mod domain;
 pub mod http;
+mod paying;
 pub mod store;
 
 pub use card::HoldsByCard;

@@ -2,19 +2,17 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::domain::{ReservationId, ReservationStatus, SoldSeat, ticket_code};
+use super::domain::{ReservationId, ReservationStatus, SoldSeat};
 use crate::accounts::UserId;
 use crate::booking::holds::{HeldSeat, HoldId};
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::payments::PaymentId;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Script, Slot, Text, in_list, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
-const INSERT: &str = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
-     seat_count, amount, created_at, paid_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?)";
 /// What an earlier attempt to pay the same hold has left is used again; what is decided for good is not touched.
 const UPSERT: &str = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
      seat_count, amount, created_at, paid_at, changed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
@@ -25,8 +23,6 @@ const WITHDRAW: &str = "UPDATE reservations SET state = 2, changed_at = UTC_TIME
      WHERE hold_id = ? AND payment_id = ? AND state = 0";
 const FIND_BY_HOLD: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations WHERE hold_id = ?";
-const INSERT_SEATS: &str = "INSERT INTO reservation_seats \
-     (reservation_id, seat_no, performance_id, label, grade, price, ticket_code, is_live) VALUES (?, ?, ?, ?, ?, ?, ?, 1)";
 const FIND: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations WHERE id = ? AND user_id = ?";
 const FIND_FOR_UPDATE: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
@@ -104,6 +100,8 @@ pub const INVARIANTS: &[Invariant] = &[
     },
 ];
 
+pub(super) mod paying;
+
 /// A reservation's row.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub(super) struct ReservationRow {
@@ -130,22 +128,6 @@ pub(super) struct NewReservation<'a> {
     pub seats: &'a [HeldSeat],
     pub amount: Money,
     pub now: Timestamp,
-}
-
-/// Writes a paid reservation with a new ticket for each seat, and tells when it began.
-pub(super) async fn insert_confirmed(
-    conn: &mut Conn,
-    new: &NewReservation<'_>,
-    is_again: bool,
-) -> Result<(Timestamp, Vec<SoldSeat>), Problem> {
-    let mut created_at = new.now;
-    if is_again {
-        upsert(conn, new, ReservationStatus::Confirmed).await?;
-        created_at = find_by_hold(conn, new.hold).await?.map_or(created_at, |row| row.created_at);
-    } else {
-        insert_row(conn, new).await?;
-    }
-    Ok((created_at, insert_tickets(conn, new).await?))
 }
 
 /// Writes a reservation in this state, whose seats have no tickets yet. One of the same hold that is pending, or was never paid, becomes this one: it has the
@@ -186,38 +168,15 @@ pub(super) async fn find_by_hold(conn: &mut Conn, hold: HoldId) -> Result<Option
     Ok(sqlx::query_as(FIND_BY_HOLD).bind(hold).fetch_optional(conn.sql()).await?)
 }
 
-async fn insert_row(conn: &mut Conn, new: &NewReservation<'_>) -> Result<(), Problem> {
-    sqlx::query(INSERT)
-        .bind(new.id)
-        .bind(new.hold)
-        .bind(new.user)
-        .bind(new.concert)
-        .bind(new.performance)
-        .bind(new.payment)
-        .bind(u32::try_from(new.seats.len()).unwrap_or(u32::MAX))
-        .bind(new.amount)
-        .bind(new.now)
-        .bind(new.now)
-        .bind(new.now)
-        .execute(conn.sql())
-        .await?;
-    Ok(())
-}
-
 /// A new ticket for each seat of a reservation that was paid.
 pub(super) async fn insert_tickets(conn: &mut Conn, new: &NewReservation<'_>) -> Result<Vec<SoldSeat>, Problem> {
-    let sold: Vec<SoldSeat> = new.seats.iter().map(sold).collect();
-    let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_SEATS, sold.len())));
-    for (seat, ticket) in new.seats.iter().zip(&sold) {
-        query = query.bind(new.id).bind(seat.number).bind(new.performance).bind(&seat.id);
-        query = query.bind(&seat.grade).bind(seat.price).bind(&ticket.ticket_code);
-    }
-    query.execute(conn.sql()).await?;
+    let sold = paying::tickets(new.seats);
+    let tickets: Vec<_> =
+        new.seats.iter().zip(&sold).map(|(seat, sold)| (new.id, new.performance, seat.number, sold)).collect();
+    let mut script = Script::default();
+    paying::insert_tickets(&mut script, &tickets);
+    script.run(conn).await?;
     Ok(sold)
-}
-
-fn sold(seat: &HeldSeat) -> SoldSeat {
-    SoldSeat { id: seat.id.clone(), grade: seat.grade.clone(), price: seat.price, ticket_code: Some(ticket_code()) }
 }
 
 pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Result<Option<ReservationRow>, Problem> {

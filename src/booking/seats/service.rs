@@ -41,6 +41,7 @@ pub struct Settings {
     pub hold_lanes: usize,
     pub hold_batch_max: usize,
     pub hold_waiting_max: usize,
+    pub pay_lanes: usize,
     pub reconcile_ms: u64,
     pub seat_filter: bool,
 }

@@ -28,6 +28,13 @@ const RELEASE: &str =
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND hold_id = ? AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      AND reservation_id IS NULL AND seat_no IN (?)";
+/// The same for many, joined from the list's side, so that rows are locked in its order.
+const SELL_ALL: &str = "UPDATE (SELECT ? AS performance_id, ? AS seat_no, ? AS hold_id, ? AS reservation_id) AS w \
+     STRAIGHT_JOIN seats AS s ON s.performance_id = w.performance_id AND s.seat_no = w.seat_no \
+     SET s.reservation_id = w.reservation_id, s.hold_id = NULL, s.held_until = NULL \
+     WHERE s.hold_id = w.hold_id AND s.held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND s.reservation_id IS NULL";
+/// A seat of that statement as text, in bytes.
+const SELL_ROW_LEN: usize = 160;
 const SELL_FREE: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND reservation_id IS NULL \
      AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?)";
@@ -134,6 +141,30 @@ pub async fn sell_free(
 ) -> Result<u64, Problem> {
     let text = Text::new(in_list(SELL_FREE, seats.len())).bind(&reservation).bind(&performance);
     seats.iter().fold(text.bind(&conn.offset_micros()), Text::bind).execute(conn).await
+}
+
+/// A seat of a hold that becomes a reservation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sale {
+    /// The performance.
+    pub performance: PerformanceId,
+    /// The seat's number.
+    pub seat: u32,
+    /// Who has it.
+    pub hold: HoldId,
+    /// Who gets it.
+    pub reservation: ReservationId,
+}
+
+/// Sells those of the seats (sorted) that their holds still have, as [`sell`] does for one: as many as are found.
+pub fn sell_all(script: &mut Script, offset_micros: i64, sales: &[Sale]) -> Slot<()> {
+    let texts = parts(sales, |_| SELL_ROW_LEN).map(|part| {
+        let text = part.iter().fold(Text::new(derived(SELL_ALL, part.len())), |text, sale| {
+            text.bind(&sale.performance).bind(&sale.seat).bind(&sale.hold).bind(&sale.reservation)
+        });
+        text.bind(&offset_micros)
+    });
+    script.add_all(texts)
 }
 
 /// Frees those of the seats that were sold to the reservation. Returns how many.

@@ -34,7 +34,16 @@ macro_rules! digits {
         }
     )+};
 }
-digits!(u16, u32, u64, i64);
+digits!(u8, u16, u32, u64, i64);
+
+impl<L: Literal> Literal for Option<L> {
+    fn write(&self, sql: &mut String) {
+        match self {
+            Some(value) => value.write(sql),
+            None => sql.push_str("NULL"),
+        }
+    }
+}
 
 impl Literal for Money {
     fn write(&self, sql: &mut String) {
@@ -158,11 +167,12 @@ mod tests {
     #[test]
     fn values_are_literals() {
         let at = Timestamp::from_millis(1_000).unwrap();
-        let text =
-            Text::new("SELECT ?, ?, ?, ?, ?").bind(&7_u32).bind(&-1_i64).bind("a'?").bind(&Uuid::nil()).bind(&at);
+        let text = Text::new("SELECT ?, ?, ?, ?, ?, ?, ?").bind(&7_u32).bind(&-1_i64).bind("a'?");
+        let text = text.bind(&Uuid::nil()).bind(&at).bind(&Some(5_u8)).bind(&None::<Money>);
         let sql = text.done().unwrap();
         let nil = "0".repeat(32);
-        assert_eq!(sql, format!("SELECT 7, -1, _utf8mb4 x'61273f', x'{nil}', TIMESTAMP'1970-01-01 00:00:01.000000'"));
+        let time = "TIMESTAMP'1970-01-01 00:00:01.000000'";
+        assert_eq!(sql, format!("SELECT 7, -1, _utf8mb4 x'61273f', x'{nil}', {time}, 5, NULL"));
     }
 
     #[test]

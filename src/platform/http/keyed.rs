@@ -155,6 +155,17 @@ impl Answer {
         let body = Bytes::from(serde_json::to_vec(value).map_err(Problem::internal)?);
         Ok(Self { status: status.as_u16(), body, replayed: false })
     }
+
+    /// The same outcome once more.
+    ///
+    /// # Errors
+    /// What the outcome was refused with.
+    pub fn again(outcome: &Result<Self, Problem>) -> Result<Self, Problem> {
+        match outcome {
+            Ok(answer) => Ok(answer.clone()),
+            Err(problem) => Err(problem.again()),
+        }
+    }
 }
 
 impl IntoResponse for Answer {

@@ -98,7 +98,7 @@ async fn one_key(track: &Track) -> Findings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_hold_is_paid_once() {
-    let of = "FROM holds WHERE id = ?";
+    let of = "FROM holds WHERE id IN (";
     race(Broken::Rewritten(Sabotage::of_sql(of, " FOR UPDATE", "")), one_hold).await;
 }
 
@@ -167,9 +167,8 @@ async fn one_reservation(track: &Track) -> Findings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_balance_for_one_buys_one() {
-    let guard = Sabotage::of_sql("SET balance = balance - ?", "AND balance >= ?", "AND ? IS NOT NULL");
-    let drop = &["ALTER TABLE points_accounts DROP CONSTRAINT points_accounts_balance"];
-    race(Broken::Both(guard, drop), a_balance_for_one).await;
+    let of = "FROM points_accounts WHERE user_id IN (";
+    race(Broken::Rewritten(Sabotage::of_sql(of, " FOR UPDATE", "")), a_balance_for_one).await;
 }
 
 /// Somebody who can pay for one seat holds fifty and pays for all of them at once, while the others buy.
@@ -180,6 +179,10 @@ async fn a_balance_for_one(track: &Track) -> Findings {
     let poor = &crowd[0];
     let mut of_poor = more_holds(track, &sale, poor, &seats[crowd.len()..]).await;
     of_poor.push(held[0].clone());
+    // Who is inside has a pass, which payments lock as well: nothing but the balance is to keep these apart.
+    let leave = format!("/v1/concerts/{}/queue/passes/me", sale.concert);
+    let left = track.quiet.delete(&leave).bearer(&poor.buyer.token).pass(&poor.pass).send().await;
+    assert_eq!(left.status, 204);
     let history = History::default();
     let burst = of_poor.iter().map(|hold| send_payment(track, &history, "poor", &poor.buyer, hold, hold));
     let rest = crowd.iter().zip(&held).skip(1);

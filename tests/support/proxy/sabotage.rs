@@ -30,6 +30,8 @@ pub struct Sabotage {
     to: String,
     hits: AtomicUsize,
     hits_max: usize,
+    /// So many are let pass first.
+    passes: AtomicUsize,
 }
 
 impl Sabotage {
@@ -48,6 +50,12 @@ impl Sabotage {
         Arc::new(Self { is_whole: true, hits_max: 1, ..Self::new(Protocol::MySql, from, from, to) })
     }
 
+    /// The same, the `nth` time only.
+    pub fn of_nth_sql(from: &str, to: &str, nth: usize) -> Arc<Self> {
+        let passes = AtomicUsize::new(nth - 1);
+        Arc::new(Self { is_whole: true, hits_max: 1, passes, ..Self::new(Protocol::MySql, from, from, to) })
+    }
+
     /// In every Lua script that contains `of`, `from` becomes `to`.
     pub fn of_lua(of: &str, from: &str, to: &str) -> Arc<Self> {
         Arc::new(Self::new(Protocol::Redis, of, from, to))
@@ -55,7 +63,8 @@ impl Sabotage {
 
     fn new(protocol: Protocol, of: &str, from: &str, to: &str) -> Self {
         let [of, from, to] = [of, from, to].map(str::to_owned);
-        Self { protocol, of, is_whole: false, from, to, hits: AtomicUsize::default(), hits_max: usize::MAX }
+        let (hits, passes) = (AtomicUsize::default(), AtomicUsize::default());
+        Self { protocol, of, is_whole: false, from, to, hits, hits_max: usize::MAX, passes }
     }
 
     /// Whether it is for Redis; else for MySQL.
@@ -71,6 +80,10 @@ impl Sabotage {
     fn apply(&self, text: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(text).ok()?;
         if !(text.contains(&self.of) && text.contains(&self.from)) || (self.is_whole && text != self.of) {
+            return None;
+        }
+        let fewer = |passes: usize| passes.checked_sub(1);
+        if self.passes.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok() {
             return None;
         }
         let more = |hits: usize| (hits < self.hits_max).then_some(hits + 1);

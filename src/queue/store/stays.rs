@@ -1,0 +1,38 @@
+//! The live stays of many buyers, as a transaction of many payments ends them.
+
+use crate::accounts::UserId;
+use crate::catalog::ConcertId;
+use crate::platform::db::{Script, Slot, Text, derived, in_list, parts};
+use crate::queue::domain::PassId;
+
+/// Joined from the list's side, so that rows are locked in its order.
+const LIST_OF_USERS_FOR_UPDATE: &str = "SELECT p.id, p.concert_id, p.user_id, p.arrival \
+     FROM (SELECT ? AS concert_id, ? AS user_id) AS w STRAIGHT_JOIN queue_passes AS p \
+     ON p.concert_id = w.concert_id AND p.user_id = w.user_id AND p.is_live = 1 FOR UPDATE";
+const LIST_STOPPED: &str = "SELECT is_stopped, concert_id FROM queue_sales WHERE concert_id IN (?)";
+/// A buyer of that statement as text, in bytes.
+const USER_LEN: usize = 110;
+
+/// A live stay.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub(crate) struct Stay {
+    pub id: PassId,
+    pub concert_id: ConcertId,
+    pub user_id: UserId,
+    pub arrival: u64,
+}
+
+/// Asks for the stays of these buyers (sorted) that have not ended, and locks them.
+pub(in crate::queue) fn ask_for_update(script: &mut Script, users: &[(ConcertId, UserId)]) -> Slot<Stay> {
+    let texts = parts(users, |_| USER_LEN).map(|part| {
+        let text = Text::new(derived(LIST_OF_USERS_FOR_UPDATE, part.len()));
+        part.iter().fold(text, |text, (concert, user)| text.bind(concert).bind(user))
+    });
+    script.add_all(texts)
+}
+
+/// Asks whether the sales are stopped.
+pub(in crate::queue) fn ask_stopped(script: &mut Script, concerts: &[ConcertId]) -> Slot<(bool, ConcertId)> {
+    let text = || concerts.iter().fold(Text::new(in_list(LIST_STOPPED, concerts.len())), Text::bind);
+    script.add_all((!concerts.is_empty()).then(text))
+}
