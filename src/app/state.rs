@@ -6,9 +6,11 @@ use futures::future::BoxFuture;
 
 use super::config::Config;
 use crate::accounts::Accounts;
+use crate::booking::aftermath::Aftermath;
 use crate::booking::holds::{self, Holds};
 use crate::booking::reservations::{self, Checkout};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
+use crate::booking::tickets::{Gate, TicketKeys};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
@@ -40,6 +42,8 @@ pub struct State {
     pub blocks: Blocks,
     pub holds: Holds,
     pub checkout: Checkout,
+    pub gate: Gate,
+    pub aftermath: Aftermath,
     pub points: Points,
 }
 
@@ -50,17 +54,16 @@ impl State {
     /// Where a setting makes no sense.
     pub fn new(config: Config, clock: Clock) -> Result<Self, ConfigError> {
         let keys = KeyRing::parse(&config.secrets.token_keys)?;
+        let ticket_keys = TicketKeys::new(&config.secrets.ticket_keys, &keys)?;
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
         let wake = Wake::default();
         let idempotency = Idempotency::new(db.clone());
         let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
-        let reader = Reader::new(db.clone(), &config.cache);
+        let reader = Arc::new(Reader::new(db.clone(), &config.cache));
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
-        let shared = Arc::new(reader.clone());
-        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), shared.clone(), filter.clone(), &config.booking));
+        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), reader.clone(), filter.clone(), &config.booking));
         let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
-        let reader = shared;
         let latencies = Latencies::default();
         let queue = Arc::new(Queue::new(queue::Parts {
             db: db.clone(),
@@ -95,11 +98,13 @@ impl State {
             idempotency: idempotency.clone(),
             catalog: reader,
             filter: filter.clone(),
+            keys: ticket_keys.clone(),
             latencies,
             wake: wake.clone(),
         };
         Ok(Self {
             accounts,
+            aftermath: Aftermath::new(db.clone(), catalog.clone(), wake.clone(), &config.booking),
             warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
             catalog,
             queue,
@@ -107,6 +112,7 @@ impl State {
             blocks,
             holds,
             checkout: Checkout::new(paying, &config.booking),
+            gate: Gate { db: db.clone(), idempotency: idempotency.clone(), keys: ticket_keys },
             filter,
             points: Points::new(db.clone(), idempotency.clone(), config.points),
             idempotency,

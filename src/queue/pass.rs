@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use super::domain::BOOKING_CLOSED;
 pub use super::domain::PassId;
-use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, SALE_STOPPED};
+pub use super::domain::{BOOKING_CLOSED, CONCERT_CANCELLED};
+use super::domain::{Halt, INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, SALE_STOPPED};
 use super::store;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
@@ -113,28 +113,56 @@ pub fn expired() -> Problem {
     Problem::new(&PASS_EXPIRED)
 }
 
-/// Refuses while an operator has stopped the sale. Under READ COMMITTED each statement sees what was committed before it, so
-/// nothing that begins after the operator was answered gets past. It locks nothing: a lock on the sale's row would be
-/// shared by all bookings of the sale, and hold up its checkpoints and claims. What was past it already may end well.
+/// Refuses while an operator has stopped the sale, and once its concert is cancelled. Under READ COMMITTED each statement sees
+/// what was committed before it, so nothing that begins after the operator was answered gets past. It locks nothing: a lock on
+/// the sale's row would be shared by all bookings of the sale, and hold up its checkpoints and claims. What was past it already
+/// may end well.
 ///
 /// # Errors
-/// `sale_stopped`.
+/// `sale_stopped`, `concert_cancelled`.
 pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
-    if is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
+    find_halt(conn, concert).await?.map_or(Ok(()), Err)
 }
 
-/// Whether an operator has stopped the sale, as [`refuse_if_stopped`] reads it.
+/// Why nothing may be sold, as [`refuse_if_stopped`] refuses it; nothing where the sale goes on.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
-    store::is_stopped(conn, concert).await
+pub async fn find_halt(conn: &mut Conn, concert: ConcertId) -> Result<Option<Problem>, Problem> {
+    Ok(store::find_halt(conn, concert).await?.refusal())
+}
+
+impl Halt {
+    /// What everybody is told.
+    pub(super) fn refusal(self) -> Option<Problem> {
+        match self {
+            Self { is_cancelled: true, .. } => Some(Problem::new(&CONCERT_CANCELLED)),
+            Self { is_stopped: true, .. } => Some(stopped()),
+            Self { .. } => None,
+        }
+    }
 }
 
 /// What everybody is told while the sale is stopped.
-#[must_use]
-pub fn stopped() -> Problem {
+pub(super) fn stopped() -> Problem {
     Problem::new(&SALE_STOPPED).retry_after(STOPPED_RETRY_SECS)
+}
+
+/// Ends a sale for good, with its concert: nothing of it is held, paid or claimed once this is committed. Its operators can
+/// stop and resume it as before, to no effect.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn cancel_sale(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
+    store::cancel(conn, concert).await
+}
+
+/// Whether the concert is cancelled.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn is_cancelled(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
+    Ok(store::find_halt(conn, concert).await?.is_cancelled)
 }
 
 /// Ends the stay of `user`, if one is live, and records that its slot is to be freed. Whether one was.

@@ -6,6 +6,7 @@ mod support;
 
 mod accept_loop;
 mod admission;
+mod aftermath;
 mod audit;
 mod availability;
 mod blocks;
@@ -53,6 +54,7 @@ mod seat_fight;
 mod seat_filter;
 mod stage;
 mod statements;
+mod tickets;
 mod topology;
 mod units;
 mod waiting;

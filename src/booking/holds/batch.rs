@@ -206,12 +206,11 @@ impl Round<'_> {
 
     async fn check_sale(&mut self, conn: &mut Conn, now: Timestamp) -> Result<(), Problem> {
         let Some(concert) = self.waiting().next().map(|one| one.concert.clone()) else { return Ok(()) };
-        let is_stopped = pass::is_stopped(conn, concert.id).await?;
+        let halt = pass::find_halt(conn, concert.id).await?;
         let is_closed = now >= concert.hours().booking_closes_at;
-        self.refuse(|_| match (is_stopped, is_closed) {
-            (true, _) => Some(pass::stopped()),
-            (false, true) => Some(Problem::new(&BOOKING_CLOSED)),
-            (false, false) => None,
+        self.refuse(|_| match &halt {
+            Some(halt) => Some(halt.again()),
+            None => is_closed.then(|| Problem::new(&BOOKING_CLOSED)),
         });
         Ok(())
     }

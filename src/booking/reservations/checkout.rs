@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::domain::{ConcertName, PaymentView, Reservation, ReservationId, ReservationStatus, SoldSeat};
+use super::shown::shown;
 use super::store::{self, NewReservation, ReservationRow};
 use crate::accounts::UserId;
 use crate::booking::holds::domain::{HOLD_EXPIRED, HOLD_PAID};
@@ -13,6 +14,7 @@ use crate::booking::holds::store::HoldRow;
 use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
 use crate::booking::seats::filter::{Change, Hall};
 use crate::booking::seats::{self, Filter, News, Settings};
+use crate::booking::tickets::TicketKeys;
 use crate::catalog::Reader;
 use crate::payments::{self, Method, Payment, PaymentStatus, Subject};
 use crate::platform::db::{self, Conn, Db};
@@ -37,6 +39,7 @@ pub struct Checkout {
     pub(super) catalog: Arc<Reader>,
     pub(super) wake: Wake,
     pub(super) filter: Filter,
+    pub(super) keys: TicketKeys,
     pub(super) cancel_until: Duration,
     latencies: Latencies,
 }
@@ -52,6 +55,8 @@ pub struct Parts {
     pub catalog: Arc<Reader>,
     /// Hears which seats are sold and free.
     pub filter: Filter,
+    /// Who signs tickets.
+    pub keys: TicketKeys,
     /// How long holds and payments took lately.
     pub latencies: Latencies,
     /// Wakes the relay.
@@ -62,6 +67,7 @@ struct Paying {
     user: UserId,
     hold: HoldId,
     catalog: Arc<Reader>,
+    keys: TicketKeys,
     news: News,
 }
 
@@ -69,18 +75,19 @@ impl Checkout {
     /// Over these parts.
     #[must_use]
     pub fn new(parts: Parts, settings: &Settings) -> Self {
-        let Parts { db, idempotency, catalog, filter, latencies, wake } = parts;
+        let Parts { db, idempotency, catalog, filter, keys, latencies, wake } = parts;
         let cancel_until = Duration::from_hours(u64::from(settings.cancel_until_hours));
-        Self { db, idempotency, catalog, wake, filter, cancel_until, latencies }
+        Self { db, idempotency, catalog, wake, filter, keys, cancel_until, latencies }
     }
 
     /// Pays a hold with points.
     ///
     /// # Errors
-    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `insufficient_points`, `sale_stopped`.
+    /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `insufficient_points`, `sale_stopped`, `concert_cancelled`.
     pub async fn pay_with_points(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
         let news = News::default();
-        let paying = Paying { user, hold, catalog: self.catalog.clone(), news: news.clone() };
+        let (catalog, keys) = (self.catalog.clone(), self.keys.clone());
+        let paying = Paying { user, hold, catalog, keys, news: news.clone() };
         let pay = self.idempotency.once("checkout.pay", user.0, key, paying, |conn, paying| Box::pin(paying.run(conn)));
         let answer = self.latencies.time(pay).await?;
         self.wake.now();
@@ -145,24 +152,7 @@ impl Checkout {
         let payment = payment.ok_or_else(|| Problem::internal(anyhow::anyhow!("a reservation without its payment")))?;
         let concert = self.catalog.get_concert(row.concert_id).await?;
         let seats = seats.iter().filter(|(id, _)| *id == row.id).map(|(_, seat)| seat.clone()).collect();
-        Ok(shown(&row, concert.title.clone(), seats, payment))
-    }
-}
-
-/// A reservation as its buyer sees it.
-pub(super) fn shown(row: &ReservationRow, title: String, seats: Vec<SoldSeat>, payment: &Payment) -> Reservation {
-    Reservation {
-        id: row.id,
-        status: ReservationStatus::of(row.state),
-        hold_id: row.hold_id,
-        performance_id: row.performance_id,
-        concert: ConcertName { id: row.concert_id, title },
-        seats,
-        amount: row.amount,
-        currency: CURRENCY,
-        payment: PaymentView { id: payment.id, method: payment.method, status: payment.status },
-        created_at: row.created_at,
-        paid_at: row.paid_at,
+        Ok(shown(&row, concert.title.clone(), seats, payment, &self.keys))
     }
 }
 
@@ -233,7 +223,7 @@ impl Paying {
             hold_id: self.hold,
             performance_id: hold.performance_id,
             concert: ConcertName { id: hold.concert_id, title },
-            seats,
+            seats: self.keys.show(hold.performance_id, seats),
             amount: hold.amount,
             currency: CURRENCY,
             payment: PaymentView { id: payment, method: Method::Points, status: PaymentStatus::Succeeded },

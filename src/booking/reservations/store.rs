@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 
-use super::domain::{ReservationId, SoldSeat, ticket_code};
+use super::domain::{ReservationId, SoldSeat, ticket_serial};
 use crate::accounts::UserId;
 use crate::booking::holds::{HeldSeat, HoldId};
 use crate::catalog::{ConcertId, PerformanceId};
@@ -19,19 +19,16 @@ const INSERT_SEATS: &str = "INSERT INTO reservation_seats \
      (reservation_id, seat_no, performance_id, label, grade, price, ticket_code, is_live) VALUES (?, ?, ?, ?, ?, ?, ?, 1)";
 const FIND: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations WHERE id = ? AND user_id = ?";
-const FIND_FOR_UPDATE: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
-     FROM reservations WHERE id = ? AND user_id = ? FOR UPDATE";
-const MARK_CANCELLED: &str = "UPDATE reservations SET state = 2, \
-     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ?";
-const END_SEATS: &str = "UPDATE reservation_seats SET is_live = NULL WHERE reservation_id = ?";
-const LIST_SEAT_NUMBERS: &str = "SELECT seat_no FROM reservation_seats WHERE reservation_id = ? ORDER BY seat_no";
 /// Where a buyer has few rows the servers would rather sort them by another index.
 const LIST: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations FORCE INDEX (by_user) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
-const LIST_SEATS: &str = "SELECT reservation_id, label, grade, price, ticket_code FROM reservation_seats \
+const LIST_SEATS: &str = "SELECT reservation_id, seat_no, label, grade, price, ticket_code FROM reservation_seats \
      WHERE reservation_id IN (?) ORDER BY reservation_id, seat_no";
 const LIST_LIVE_SEAT_COUNTS: &str =
     "SELECT user_id, seat_count FROM reservations WHERE concert_id = ? AND state IN (0, 1) AND user_id IN (?)";
+
+pub mod refunds;
+pub mod tickets;
 
 /// What must hold of reservations.
 pub const INVARIANTS: &[Invariant] = &[
@@ -53,10 +50,10 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         name: "cancelled_reservation_is_undone",
-        promise: "a reservation that was given back has no seat any more, and its money has gone back",
+        promise: "a reservation that was given back has no seat any more, and its money has gone back, or is owed to a card",
         statement: "SELECT CAST(CONCAT('reservation ', LOWER(HEX(r.id))) AS CHAR) \
              FROM reservations AS r LEFT JOIN payments AS p ON p.id = r.payment_id \
-             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state IN (2, 3) AND (p.state IS NULL OR p.state <> 3 \
+             WHERE r.changed_at >= ? AND UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND IS NOT NULL AND r.state IN (2, 3) AND (p.state IS NULL OR NOT (p.state = 3 OR p.method = 1 AND p.state IN (2, 4)) \
              OR EXISTS (SELECT 1 FROM reservation_seats AS rs WHERE rs.reservation_id = r.id AND rs.is_live = 1) \
              OR EXISTS (SELECT 1 FROM reservation_seats AS rs JOIN seats AS s ON s.performance_id = rs.performance_id \
                  AND s.seat_no = rs.seat_no WHERE rs.reservation_id = r.id AND s.reservation_id = r.id)) LIMIT ?",
@@ -121,40 +118,19 @@ pub(super) async fn insert(conn: &mut Conn, new: &NewReservation<'_>) -> Result<
     let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_SEATS, sold.len())));
     for (seat, ticket) in new.seats.iter().zip(&sold) {
         query = query.bind(new.id).bind(seat.number).bind(new.performance).bind(&seat.id);
-        query = query.bind(&seat.grade).bind(seat.price).bind(&ticket.ticket_code);
+        query = query.bind(&seat.grade).bind(seat.price).bind(&ticket.serial);
     }
     query.execute(conn.sql()).await?;
     Ok(sold)
 }
 
 fn sold(seat: &HeldSeat) -> SoldSeat {
-    SoldSeat { id: seat.id.clone(), grade: seat.grade.clone(), price: seat.price, ticket_code: ticket_code() }
+    let HeldSeat { id, grade, price, number } = seat.clone();
+    SoldSeat { number, id, grade, price, serial: ticket_serial() }
 }
 
 pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Result<Option<ReservationRow>, Problem> {
     Ok(sqlx::query_as(FIND).bind(id).bind(user).fetch_optional(conn.sql()).await?)
-}
-
-/// The user's reservation, locked.
-pub(super) async fn find_for_update(
-    conn: &mut Conn,
-    user: UserId,
-    id: ReservationId,
-) -> Result<Option<ReservationRow>, Problem> {
-    Ok(sqlx::query_as(FIND_FOR_UPDATE).bind(id).bind(user).fetch_optional(conn.sql()).await?)
-}
-
-/// Ends a locked reservation: its tickets open no gate any more.
-pub(super) async fn mark_cancelled(conn: &mut Conn, id: ReservationId) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    sqlx::query(MARK_CANCELLED).bind(offset).bind(id).execute(conn.sql()).await?;
-    sqlx::query(END_SEATS).bind(id).execute(conn.sql()).await?;
-    Ok(())
-}
-
-/// The numbers of its seats, sorted.
-pub(super) async fn list_seat_numbers(conn: &mut Conn, id: ReservationId) -> Result<Vec<u32>, Problem> {
-    Ok(sqlx::query_scalar(LIST_SEAT_NUMBERS).bind(id).fetch_all(conn.sql()).await?)
 }
 
 pub(super) async fn list(
@@ -169,6 +145,7 @@ pub(super) async fn list(
 #[derive(sqlx::FromRow)]
 struct SeatRow {
     reservation_id: ReservationId,
+    seat_no: u32,
     label: String,
     grade: String,
     price: Money,
@@ -188,8 +165,8 @@ pub(super) async fn list_seats(
         query = query.bind(*id);
     }
     let seat = |row: SeatRow| {
-        let ticket = SoldSeat { id: row.label, grade: row.grade, price: row.price, ticket_code: row.ticket_code };
-        (row.reservation_id, ticket)
+        let SeatRow { reservation_id, seat_no: number, label: id, grade, price, ticket_code: serial } = row;
+        (reservation_id, SoldSeat { number, id, grade, price, serial })
     };
     Ok(query.fetch_all(conn.sql()).await?.into_iter().map(seat).collect())
 }

@@ -28,6 +28,8 @@ const RELEASE: &str =
 const SELL: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND hold_id = ? AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      AND reservation_id IS NULL AND seat_no IN (?)";
+const LIST_LIVE_HOLDS: &str = "SELECT hold_id FROM seats WHERE performance_id = ? AND hold_id IS NOT NULL \
+     AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND held_until < '9999-01-01' LIMIT ?";
 const TAKE_BACK: &str =
     "UPDATE seats SET reservation_id = NULL WHERE performance_id = ? AND reservation_id = ? AND seat_no IN (?)";
 
@@ -128,6 +130,18 @@ pub async fn sell(
         query = query.bind(*seat);
     }
     Ok(query.execute(conn.sql()).await?.rows_affected())
+}
+
+/// The holds that have seats of the performance now, as `limit` of these seats tell them.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_live_holds(conn: &mut Conn, performance: PerformanceId, limit: u32) -> Result<Vec<HoldId>, Problem> {
+    let list = sqlx::query_scalar(LIST_LIVE_HOLDS).bind(performance).bind(conn.offset_micros()).bind(limit);
+    let mut found: Vec<HoldId> = list.fetch_all(conn.sql()).await?;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// Frees those of the seats that were sold to the reservation. Returns how many.
