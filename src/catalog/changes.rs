@@ -10,7 +10,7 @@ use crate::platform::db::Conn;
 use crate::platform::error::Problem;
 
 /// When a performance begins, and whether that was always so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date {
     /// Its concert.
     pub concert_id: ConcertId,

@@ -248,12 +248,20 @@ pub(super) async fn find_performance(conn: &mut Conn, id: PerformanceId) -> Resu
     Ok(found.map(Performance::from))
 }
 
+type DateRow = (ConcertId, Timestamp, Option<Timestamp>, u32);
+
+fn date_of((concert_id, starts_at, postponed_at, postponements): DateRow) -> Date {
+    Date { concert_id, starts_at, postponed_at, postponements }
+}
+
 pub(super) async fn find_date(conn: &mut Conn, id: PerformanceId) -> Result<Option<Date>, Problem> {
-    Ok(sqlx::query_as(FIND_DATE).bind(id).fetch_optional(conn.sql()).await?)
+    let found: Option<DateRow> = sqlx::query_as(FIND_DATE).bind(id).fetch_optional(conn.sql()).await?;
+    Ok(found.map(date_of))
 }
 
 pub(super) async fn find_date_for_update(conn: &mut Conn, id: PerformanceId) -> Result<Option<Date>, Problem> {
-    Ok(sqlx::query_as(FIND_DATE_FOR_UPDATE).bind(id).fetch_optional(conn.sql()).await?)
+    let found: Option<DateRow> = sqlx::query_as(FIND_DATE_FOR_UPDATE).bind(id).fetch_optional(conn.sql()).await?;
+    Ok(found.map(date_of))
 }
 
 pub(super) async fn postpone(conn: &mut Conn, id: PerformanceId, starts_at: Timestamp) -> Result<(), Problem> {

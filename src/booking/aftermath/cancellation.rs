@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -16,6 +17,7 @@ use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
 use crate::platform::money::CURRENCY;
 use crate::platform::outbox::{self, Wake};
+use crate::platform::telemetry::Seldom;
 use crate::queue::pass;
 
 /// The event that a concert is cancelled: the first and only one of it.
@@ -28,6 +30,9 @@ pub struct Aftermath {
     pub(super) catalog: Arc<Catalog>,
     pub(super) wake: Wake,
     pub(super) refunds_per_second_max: u32,
+    /// How long a hold lives.
+    pub(super) hold_for: Duration,
+    pub(super) seldom: Arc<Seldom>,
     /// Of each running cancellation, the reservation up to which this instance has looked: one that cannot be given back does
     /// not stand before the others for ever.
     pub(super) looked: Arc<Mutex<HashMap<ConcertId, ReservationId>>>,
@@ -37,7 +42,10 @@ impl Aftermath {
     /// Over this database and catalogue; `wake` wakes the relay.
     #[must_use]
     pub fn new(db: Db, catalog: Arc<Catalog>, wake: Wake, settings: &Settings) -> Self {
-        Self { db, catalog, wake, refunds_per_second_max: settings.refunds_per_second_max, looked: Arc::default() }
+        let refunds_per_second_max = settings.refunds_per_second_max;
+        let hold_for = Duration::from_secs(settings.hold_secs);
+        let (seldom, looked) = (Arc::default(), Arc::default());
+        Self { db, catalog, wake, refunds_per_second_max, hold_for, seldom, looked }
     }
 
     /// Cancels a concert: from the answer on nothing of it is sold any more, and the money is given back by all instances

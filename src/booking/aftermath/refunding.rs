@@ -3,7 +3,7 @@
 //! There is no leader and no lease: every instance takes reservations that are still confirmed, in no order, each in a
 //! transaction that passes by what another one has locked. So one that dies leaves nothing behind, and the others just go on.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use rand::seq::SliceRandom as _;
@@ -18,7 +18,7 @@ use crate::booking::seats;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::Concert;
 use crate::platform::db::Conn;
-use crate::platform::error::Problem;
+use crate::platform::error::{Fault, Problem};
 
 /// Cancellations worked on at once. Further ones wait for these.
 const RUNNING_MAX: u32 = 20;
@@ -31,16 +31,20 @@ impl Aftermath {
     /// # Errors
     /// Where MySQL does not answer: the next call goes on.
     pub async fn give_back(&self) -> Result<(), Problem> {
-        let running = self
-            .db
-            .read("aftermath.list_running", RUNNING_MAX, |conn, limit| Box::pin(store::list_running(conn, *limit)));
+        let input = (self.hold_for + self.grace(), RUNNING_MAX);
+        let running = self.db.read("aftermath.list_running", input, |conn, (holds_end_after, limit)| {
+            Box::pin(store::list_running(conn, *holds_end_after, *limit))
+        });
         let running = running.await?;
-        self.looked.lock().unwrap_or_else(PoisonError::into_inner).retain(|concert, _| running.contains(concert));
+        let is_running = |concert: &ConcertId| running.iter().any(|one| one.concert_id == *concert);
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner).retain(|concert, _| is_running(concert));
         let mut left = self.refunds_per_second_max;
-        for id in running {
-            let concert = self.catalog.reader().get_concert(id).await?;
-            self.free_holds(&concert).await?;
-            left = left.saturating_sub(self.give_some_back(id, left).await?);
+        for one in running {
+            if one.may_have_holds {
+                let concert = self.catalog.reader().get_concert(one.concert_id).await?;
+                self.free_holds(&concert).await?;
+            }
+            left = left.saturating_sub(self.give_some_back(one.concert_id, left).await?);
             if left == 0 {
                 break;
             }
@@ -48,8 +52,14 @@ impl Aftermath {
         Ok(())
     }
 
+    /// How long what had found a concert on sale may still be committed: no unit of work lives longer, and its server ends what
+    /// is left of it.
+    fn grace(&self) -> Duration {
+        2 * self.db.unit_limit()
+    }
+
     /// Ends live holds, so that nobody waits for what cannot be paid any more.
-    async fn free_holds(&self, concert: &Arc<Concert>) -> Result<(), Problem> {
+    async fn free_holds(&self, concert: &Concert) -> Result<(), Problem> {
         for performance in &concert.performances {
             let input = (performance.id, HELD_MAX);
             let held: Vec<HoldId> = self
@@ -101,9 +111,11 @@ impl Aftermath {
             .db
             .in_tx("aftermath.refund", (concert, id), |conn, (concert, id)| Box::pin(refund(conn, *concert, *id)));
         match refund.await {
-            Err(problem) if problem.fault().is_none() && !problem.is_unanswered() => {
-                // It is tried again; the others do not wait for it.
-                tracing::error!(%concert, reservation = %id, %problem, "a reservation of a cancelled concert cannot be given back");
+            // Something is wrong with this one. It is tried again; the others do not wait for it.
+            Err(problem) if !is_away(&problem) => {
+                if self.seldom.is_due() {
+                    tracing::error!(%concert, reservation = %id, %problem, "a reservation of a cancelled concert cannot be given back");
+                }
                 Ok(())
             }
             result => result,
@@ -113,12 +125,17 @@ impl Aftermath {
     /// Ends a cancellation once nothing is left to give back, and nothing can come any more: a payment that had found the
     /// concert on sale is committed by then, or never.
     async fn finish(&self, concert: ConcertId) -> Result<(), Problem> {
-        let age = 2 * self.db.unit_limit();
-        let finish = self
-            .db
-            .in_tx("aftermath.finish", (concert, age), |conn, (concert, age)| Box::pin(finish(conn, *concert, *age)));
+        let input = (concert, self.grace());
+        let finish =
+            self.db.in_tx("aftermath.finish", input, |conn, (concert, age)| Box::pin(finish(conn, *concert, *age)));
         finish.await
     }
+}
+
+/// Whether the database is what failed, and the next one would fail as well.
+fn is_away(problem: &Problem) -> bool {
+    let is_away = matches!(problem.fault(), Some(Fault::Disconnected | Fault::ReadOnly | Fault::Exhausted));
+    is_away || problem.is_unanswered()
 }
 
 async fn refund(conn: &mut Conn, concert: ConcertId, id: ReservationId) -> Result<(), Problem> {

@@ -13,7 +13,8 @@ const INSERT: &str = "INSERT INTO concert_cancellations (concert_id, operator_id
      VALUES (?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const FIND: &str = "SELECT concert_id, state, done, refunded_amount, requested_at, finished_at \
      FROM concert_cancellations WHERE concert_id = ?";
-const LIST_RUNNING: &str = "SELECT concert_id FROM concert_cancellations WHERE state = 0 ORDER BY requested_at LIMIT ?";
+const LIST_RUNNING: &str = "SELECT concert_id, requested_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS may_have_holds \
+     FROM concert_cancellations WHERE state = 0 ORDER BY requested_at LIMIT ?";
 const COUNT_REFUND: &str =
     "UPDATE concert_cancellations SET done = done + 1, refunded_amount = refunded_amount + ? WHERE concert_id = ?";
 const FINISH: &str = "UPDATE concert_cancellations SET state = 1, finished_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
@@ -40,9 +41,27 @@ pub(super) async fn find(conn: &mut Conn, concert: ConcertId) -> Result<Option<C
     Ok(sqlx::query_as(FIND).bind(concert).fetch_optional(conn.sql()).await?)
 }
 
-/// Concerts whose money is still given back, the oldest cancellation first.
-pub(super) async fn list_running(conn: &mut Conn, limit: u32) -> Result<Vec<ConcertId>, Problem> {
-    Ok(sqlx::query_scalar(LIST_RUNNING).bind(limit).fetch_all(conn.sql()).await?)
+/// A concert whose money is still given back.
+#[derive(Clone, Copy, Debug, sqlx::FromRow)]
+pub(super) struct Running {
+    pub concert_id: ConcertId,
+    /// Whether it was cancelled so lately that holds of it may still live.
+    pub may_have_holds: bool,
+}
+
+/// Concerts whose money is still given back, the oldest cancellation first. Holds of one that was cancelled so long ago have
+/// ended.
+pub(super) async fn list_running(
+    conn: &mut Conn,
+    holds_end_after: Duration,
+    limit: u32,
+) -> Result<Vec<Running>, Problem> {
+    let since = conn.offset_micros().saturating_sub(micros(holds_end_after));
+    Ok(sqlx::query_as(LIST_RUNNING).bind(since).bind(limit).fetch_all(conn.sql()).await?)
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Counts one that was given back in this transaction.
@@ -54,8 +73,7 @@ pub(super) async fn count_refund(conn: &mut Conn, concert: ConcertId, amount: Mo
 /// Ends a running cancellation that is at least so old.
 pub(super) async fn finish(conn: &mut Conn, concert: ConcertId, age: Duration) -> Result<(), Problem> {
     let offset = conn.offset_micros();
-    let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
-    let finish = sqlx::query(FINISH).bind(offset).bind(concert).bind(offset.saturating_sub(age));
+    let finish = sqlx::query(FINISH).bind(offset).bind(concert).bind(offset.saturating_sub(micros(age)));
     finish.execute(conn.sql()).await?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Invariants: a ticket's code cannot be guessed or made up, and a gate that has the public keys can tell without asking; a
 //! ticket opens a gate once, however many gates it is shown to at once; one whose reservation was given back opens none.
 //!
-//! The rows belong to [`crate::booking::reservations`]. Reading order: [`keys`] (pure), [`gate`], [`qr`].
+//! The rows belong to [`crate::booking::reservations`]. Reading order: [`keys`] (pure), `gate.rs`, `qr.rs`.
 
 pub mod admin;
 mod gate;
