@@ -78,14 +78,19 @@ async fn measure(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn measure_rows(rows: &[&rows::Row], stage: &Stage, wrk: &str) -> anyhow::Result<()> {
     println!("{}", machine::facts(stage, wrk).await?);
-    let mut table = table::Table::default();
+    let (mut table, mut failed) = (table::Table::default(), Vec::new());
     for row in rows {
         eprintln!("onsale: {} …", row.name);
-        let findings =
-            (row.measure)(stage).await.with_context(|| format!("the row {} could not be measured", row.name))?;
-        table.add(row, &findings);
+        match (row.measure)(stage).await {
+            Ok(findings) => table.add(row, &findings),
+            Err(error) => {
+                eprintln!("onsale: the row {} could not be measured: {error:#}", row.name);
+                failed.push(row.name);
+            }
+        }
     }
     println!("{table}");
     println!("{}", machine::closing()?);
+    anyhow::ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
     Ok(())
 }

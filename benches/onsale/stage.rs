@@ -28,6 +28,8 @@ const ROW_SEATS: usize = 50;
 const SECTION_ROWS: usize = 20;
 /// Longest wait for the server and for a new sale.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Longest time to make a hall.
+const CREATION_MAX: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -294,10 +296,18 @@ impl Stage {
     }
 
     async fn operate(&self, method: reqwest::Method, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let request = self.http.request(method, self.url(path)).bearer_auth(&self.operator).json(body);
-        let answer = answer(request).await?;
-        ensure!((200..300).contains(&answer.status), "{path} gave {answer:?}");
-        Ok(serde_json::from_str(&answer.body)?)
+        // A large hall may take longer than a request may: it is asked for again, as the answer says.
+        let (key, started) = (format!("\"{}\"", rand::random::<u64>()), Instant::now());
+        loop {
+            let request = self.http.request(method.clone(), self.url(path)).bearer_auth(&self.operator).json(body);
+            let answer = answer(request.header("idempotency-key", &key)).await?;
+            if matches!(answer.status, 409 | 503) && started.elapsed() < CREATION_MAX {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            ensure!((200..300).contains(&answer.status), "{path} gave {answer:?}");
+            return Ok(serde_json::from_str(&answer.body)?);
+        }
     }
 
     /// What the database calls itself.

@@ -15,7 +15,7 @@ use sqlx::Row as _;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::db::{Body, Conn, Db, Text, parts, rows, union_all};
+use super::db::{Body, Conn, Db, Outcomes, Script, Slot, Text, parts, rows, union_all};
 use super::error::{Fault, Problem, codes};
 use super::http::keyed::{Answer, RequestKey};
 
@@ -144,7 +144,11 @@ impl Idempotency {
     pub async fn recall(&self, request: Arc<Begun>) -> Result<Option<Before>, Problem> {
         let _place = self.recalls.acquire().await.map_err(Problem::internal)?;
         let recall = self.db.read("idempotency.recall", request, |conn, request| {
-            Box::pin(async move { Ok(request.before(&list_stored(conn, &[request.as_ref()]).await?)) })
+            Box::pin(async move {
+                let mut script = Script::default();
+                let asked = ask_stored(&mut script, conn.offset_micros(), &[request.as_ref()]);
+                Ok(request.before(&script.run(conn).await?.list(&asked)?))
+            })
         });
         recall.await
     }
@@ -179,8 +183,9 @@ pub struct Begun {
 /// How a keyed request was answered before.
 pub type Before = Result<Answer, Problem>;
 
-#[derive(sqlx::FromRow)]
-struct Stored {
+/// A stored answer's row.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Stored {
     fingerprint: Vec<u8>,
     status: u16,
     body: Vec<u8>,
@@ -194,26 +199,26 @@ struct Stored {
 ///
 /// # Errors
 /// Where a statement fails.
-pub async fn find_stored(conn: &mut Conn, requests: &[&Begun]) -> Result<Vec<Option<Before>>, Problem> {
-    let stored = list_stored(conn, requests).await?;
+pub async fn find_stored(
+    conn: &mut Conn,
+    requests: &[&Begun],
+    (outcomes, asked): (&Outcomes, &Slot<Stored>),
+) -> Result<Vec<Option<Before>>, Problem> {
+    let stored = outcomes.list(asked)?;
     for old in stored.iter().filter(|row| !row.is_kept) {
         Text::new(DELETE).bind(&old.user_id).bind(&old.request_key[..]).execute(conn).await?;
     }
     Ok(requests.iter().map(|request| request.before(&stored)).collect())
 }
 
-async fn list_stored(conn: &mut Conn, requests: &[&Begun]) -> Result<Vec<Stored>, Problem> {
-    if requests.is_empty() {
-        return Ok(Vec::new());
-    }
-    let (offset, mut stored) = (conn.offset_micros(), Vec::new());
-    for part in parts(requests, |request| 2 * request.key.len() + ROW_LEN) {
-        let text = part.iter().fold(Text::new(union_all(FIND_STORED, part.len())), |text, request| {
-            text.bind(&offset).bind(&request.user).bind(request.key.as_bytes())
-        });
-        stored.extend(text.list::<Stored>(conn).await?);
-    }
-    Ok(stored)
+/// Asks for what these requests were answered before: the answer is for [`find_stored`].
+pub fn ask_stored(script: &mut Script, offset_micros: i64, requests: &[&Begun]) -> Slot<Stored> {
+    let texts = parts(requests, |request| 2 * request.key.len() + ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(union_all(FIND_STORED, part.len())), |text, request| {
+            text.bind(&offset_micros).bind(&request.user).bind(request.key.as_bytes())
+        })
+    });
+    script.add_all(texts)
 }
 
 impl Begun {
@@ -229,19 +234,14 @@ impl Begun {
 
 /// Stores the answers of requests that took effect, in the transaction of the effects. A key that another instance is
 /// storing, or has just stored, fails the whole statement with [`Fault::Duplicate`].
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn store(conn: &mut Conn, answers: &[(&Begun, &Answer)]) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    for part in parts(answers, |(_, answer)| 2 * answer.body.len() + ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT_STORED, part.len())), |text, (request, answer)| {
+pub fn store(script: &mut Script, offset_micros: i64, answers: &[(&Begun, &Answer)]) {
+    let texts = parts(answers, |(_, answer)| 2 * answer.body.len() + ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_STORED, part.len())), |text, (request, answer)| {
             let text = text.bind(&request.user).bind(request.key.as_bytes()).bind(&request.fingerprint[..]);
-            text.bind(&answer.status).bind(answer.body.as_ref()).bind(&offset)
-        });
-        text.execute(conn).await?;
-    }
-    Ok(())
+            text.bind(&answer.status).bind(answer.body.as_ref()).bind(&offset_micros)
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
 fn in_flight() -> Problem {

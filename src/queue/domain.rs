@@ -185,6 +185,12 @@ pub struct Halt {
     pub is_cancelled: bool,
 }
 
+impl From<(bool, bool)> for Halt {
+    fn from((is_stopped, is_cancelled): (bool, bool)) -> Self {
+        Self { is_stopped, is_cancelled }
+    }
+}
+
 /// Where a sale is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 pub use super::domain::PassId;
-pub use super::domain::{BOOKING_CLOSED, CONCERT_CANCELLED};
-use super::domain::{Halt, INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, SALE_STOPPED};
+pub use super::domain::{BOOKING_CLOSED, CONCERT_CANCELLED, Halt};
+use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, SALE_STOPPED};
 use super::store;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{self, Conn};
+use crate::platform::db::{Conn, Outcomes, Script, Slot};
 use crate::platform::error::{Fault, Problem};
 use crate::platform::outbox;
 use crate::platform::token::{KeyRing, Reader, Sealer};
@@ -92,19 +92,43 @@ impl Passes {
     }
 }
 
-/// Locks the rows of these passes for the rest of the transaction, and returns those that are live with the database's
-/// present instant. As one user has one live pass per sale, this also puts one buyer's bookings in a row.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn lock_live(conn: &mut Conn, ids: &[PassId]) -> Result<(Timestamp, HashSet<PassId>), Problem> {
-    let rows = store::list_by_id_for_update(conn, ids).await?;
-    let now = match rows.first() {
-        Some(row) => row.now_at,
-        None => db::now(conn).await?,
-    };
-    let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at);
-    Ok((now, live.map(|row| row.id).collect()))
+/// What a script asks about passes and their sale.
+#[derive(Debug)]
+pub struct Asked {
+    passes: Slot<store::LockedPass>,
+    halt: Slot<(bool, bool)>,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub struct Found {
+    /// Those of the passes that are live.
+    pub live: HashSet<PassId>,
+    /// The database's present instant; none where it has none of the passes.
+    pub now: Option<Timestamp>,
+    /// Whether nothing of the sale may be held.
+    pub halt: Halt,
+}
+
+/// Has a script lock the rows of these passes for the rest of the transaction, which also puts one buyer's bookings in a row, as
+/// one user has one live pass per sale; and read, after that, whether the sale is halted, as [`refuse_if_stopped`] does.
+pub fn ask(script: &mut Script, offset_micros: i64, concert: ConcertId, ids: &[PassId]) -> Asked {
+    let passes = script.add_all((!ids.is_empty()).then(|| store::list_by_id_for_update_text(offset_micros, ids)));
+    Asked { passes, halt: script.add(store::find_halt_text(concert)) }
+}
+
+impl Asked {
+    /// Reads what the script found.
+    ///
+    /// # Errors
+    /// Where a row is not what it should be.
+    pub fn read(&self, outcomes: &Outcomes) -> Result<Found, Problem> {
+        let rows = outcomes.list(&self.passes)?;
+        let now = rows.first().map(|row| row.now_at);
+        let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at).map(|row| row.id).collect();
+        let halt = outcomes.list(&self.halt)?.into_iter().map(Halt::from).next().unwrap_or_default();
+        Ok(Found { live, now, halt })
+    }
 }
 
 /// What is told of a pass whose stay has ended.
@@ -121,20 +145,21 @@ pub fn expired() -> Problem {
 /// # Errors
 /// `sale_stopped`, `concert_cancelled`.
 pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
-    find_halt(conn, concert).await?.map_or(Ok(()), Err)
+    find_halt(conn, concert).await?.refusal().map_or(Ok(()), Err)
 }
 
-/// Why nothing may be sold, as [`refuse_if_stopped`] refuses it; nothing where the sale goes on.
+/// Why nothing may be sold, as [`refuse_if_stopped`] reads it.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn find_halt(conn: &mut Conn, concert: ConcertId) -> Result<Option<Problem>, Problem> {
-    Ok(store::find_halt(conn, concert).await?.refusal())
+pub async fn find_halt(conn: &mut Conn, concert: ConcertId) -> Result<Halt, Problem> {
+    store::find_halt(conn, concert).await
 }
 
 impl Halt {
-    /// What everybody is told.
-    pub(super) fn refusal(self) -> Option<Problem> {
+    /// What everybody is told; nothing where the sale goes on.
+    #[must_use]
+    pub fn refusal(self) -> Option<Problem> {
         match self {
             Self { is_cancelled: true, .. } => Some(Problem::new(&CONCERT_CANCELLED)),
             Self { is_stopped: true, .. } => Some(stopped()),
@@ -148,21 +173,13 @@ pub(super) fn stopped() -> Problem {
     Problem::new(&SALE_STOPPED).retry_after(STOPPED_RETRY_SECS)
 }
 
-/// Ends a sale for good, with its concert: nothing of it is held, paid or claimed once this is committed. Its operators can
-/// stop and resume it as before, to no effect.
+/// Ends a sale for good, with its concert: nothing of it is held, paid or claimed once this is committed. It counts as stopped,
+/// and cannot be resumed.
 ///
 /// # Errors
 /// Where the statement fails.
 pub async fn cancel_sale(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
     store::cancel(conn, concert).await
-}
-
-/// Whether the concert is cancelled.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn is_cancelled(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
-    Ok(store::find_halt(conn, concert).await?.is_cancelled)
 }
 
 /// Ends the stay of `user`, if one is live, and records that its slot is to be freed. Whether one was.

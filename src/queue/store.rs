@@ -277,20 +277,24 @@ pub(super) async fn checkpoint(conn: &mut Conn, progress: &Progress) -> Result<(
 /// The sale's epoch, and whether it is halted: nobody can change either before the transaction ends.
 pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Option<(u32, Halt)>, Problem> {
     let found = sqlx::query_as(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?;
-    Ok(found.map(|(epoch, is_stopped, is_cancelled)| (epoch, Halt { is_stopped, is_cancelled })))
+    Ok(found.map(|(epoch, is_stopped, is_cancelled)| (epoch, Halt::from((is_stopped, is_cancelled)))))
 }
 
 /// Whether the sale is halted, as of this statement.
 pub(super) async fn find_halt(conn: &mut Conn, concert: ConcertId) -> Result<Halt, Problem> {
-    let found = sqlx::query_as(FIND_HALT).bind(concert).fetch_optional(conn.sql()).await?;
-    let halt = found.map(|(is_stopped, is_cancelled)| Halt { is_stopped, is_cancelled });
-    Ok(halt.unwrap_or_default())
+    let found: Option<(bool, bool)> = sqlx::query_as(FIND_HALT).bind(concert).fetch_optional(conn.sql()).await?;
+    Ok(found.map(Halt::from).unwrap_or_default())
 }
 
 /// Ends the sale for good.
 pub(super) async fn cancel(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
     sqlx::query(CANCEL).bind(concert).execute(conn.sql()).await?;
     Ok(())
+}
+
+/// The same, for a script.
+pub(super) fn find_halt_text(concert: ConcertId) -> Text {
+    Text::new(FIND_HALT).bind(&concert)
 }
 
 /// The highest rank that was ever let in: it was called, and so was everybody before.
@@ -386,8 +390,13 @@ pub(super) async fn list_by_id_for_update(conn: &mut Conn, ids: &[PassId]) -> Re
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let text = Text::new(in_list(LIST_BY_ID_FOR_UPDATE, ids.len())).bind(&conn.offset_micros());
-    ids.iter().fold(text, Text::bind).list(conn).await
+    list_by_id_for_update_text(conn.offset_micros(), ids).list(conn).await
+}
+
+/// The same, for a script.
+pub(super) fn list_by_id_for_update_text(offset_micros: i64, ids: &[PassId]) -> Text {
+    let text = Text::new(in_list(LIST_BY_ID_FOR_UPDATE, ids.len())).bind(&offset_micros);
+    ids.iter().fold(text, Text::bind)
 }
 
 /// How many are inside.

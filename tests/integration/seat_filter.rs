@@ -170,6 +170,14 @@ async fn what_was_committed_is_known_to_all_instances() {
     // News that came late: sold after held, held after sold.
     filter.settle(hall, &[held(&[2])]).await;
     assert_eq!(refused(filter.claim_or_see(hall, &[2]).await, hall), (vec![2], vec![2]));
+    // That a marked seat is held now is told beside the answer: it may come after the seat was given back.
+    let until = state.clock.now().plus(Duration::from_mins(5));
+    let kept = [Change::Kept { seats: vec![3], until }];
+    filter.settle(hall, &kept).await;
+    let mark = granted(filter.claim(hall, &[3]).await);
+    filter.settle(hall, &kept).await;
+    filter.give_back(&mark).await;
+    assert_eq!(refused(filter.claim_or_see(hall, &[3]).await, hall), (vec![3], vec![2, 3]));
     for name in ["head", "taken", "sold"] {
         let Value::Integer(left) = redis(&world, &state, hall, name, &["PTTL"]).await else { panic!("no number") };
         assert!((1..=600_000).contains(&left), "{name} stays for {left} ms");

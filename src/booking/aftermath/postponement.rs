@@ -49,7 +49,7 @@ impl Postponing {
         if before.starts_at == self.starts_at {
             return Ok(());
         }
-        if pass::is_cancelled(conn, before.concert_id).await? {
+        if pass::find_halt(conn, before.concert_id).await?.is_cancelled {
             return Err(Problem::new(&CONCERT_CANCELLED));
         }
         if self.starts_at < before.starts_at {

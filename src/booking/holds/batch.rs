@@ -22,12 +22,12 @@ use crate::booking::seats::{self, SEATS_TAKEN};
 use crate::catalog::domain::Concert;
 use crate::platform::clock::Timestamp;
 use crate::platform::combiner::{Answers, Work};
-use crate::platform::db::{Conn, Turn};
+use crate::platform::db::{self, Conn, Script, Turn};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED};
-use crate::platform::idempotency::{self, Begun};
+use crate::platform::idempotency::{self, Before, Begun};
 use crate::platform::money::Money;
-use crate::queue::pass::{self, BOOKING_CLOSED, PassId};
+use crate::queue::pass::{self, BOOKING_CLOSED, Halt, PassId};
 
 /// A request for seats that are named.
 #[derive(Debug)]
@@ -102,13 +102,13 @@ impl Work for HoldSeats {
                 one.set(None);
             }
             let mut round = Round { batch, open: (0..batch.len()).collect(), verdicts: HashMap::new() };
-            // Locked first: a request that another instance is doing at this moment is found once its transaction has ended.
-            let (now, live) = round.lock_passes(conn).await?;
-            round.repeat(conn).await?;
-            round.refuse(|one| (!live.contains(&one.pass)).then(pass::expired));
-            round.check_sale(conn, now).await?;
-            round.check_limits(conn, now).await?;
-            round.take(conn, now).await?;
+            let Some(facts) = round.ask(conn).await? else { return Ok(Vec::new()) };
+            round.repeat(&facts);
+            round.refuse(|one| (!facts.live.contains(&one.pass)).then(pass::expired));
+            round.check_sale(&facts);
+            round.check_limits(&facts);
+            round.take(&facts);
+            round.write(conn, &facts).await?;
             round.end()
         })
     }
@@ -131,27 +131,52 @@ impl Work for HoldSeats {
 
     fn ended<'a>(&'a self, batch: &'a [Arc<Wanted>], answers: &'a Answers<Answer>) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let (mut held, mut back) = (Vec::new(), Vec::new());
+            let (mut held, mut kept, mut back) = (Vec::new(), Vec::new(), Vec::new());
             for (one, answer) in batch.iter().zip(answers) {
                 match (answer, one.verdict().and_then(|(_, until)| until)) {
                     (Ok(answer), Some(until)) if !answer.replayed => {
                         one.marks.keep();
-                        held.push(Change::Held { seats: one.marks.seats.clone(), until });
+                        let seats = one.marks.seats.clone();
+                        match &one.marks.claim {
+                            Some(_) => kept.push(Change::Kept { seats, until }),
+                            None => held.push(Change::Held { seats, until }),
+                        }
                     }
                     (Err(problem), _) if problem.is_unanswered() => one.marks.leave(),
                     (Err(problem), _) if problem.code() == &SEATS_TAKEN => back.push((one, one.lost())),
                     _ => back.push((one, Vec::new())),
                 }
             }
+            let Some(hall) = batch.first().map(|first| first.hall) else { return };
+            if !kept.is_empty() {
+                self.filter.settle_beside(hall, kept);
+            }
             let giving_back = join_all(back.iter().map(|(one, lost)| one.marks.give_back(lost)));
             let telling = async {
-                if let (Some(first), false) = (batch.first(), held.is_empty()) {
-                    self.filter.settle(first.hall, &held).await;
+                if !held.is_empty() {
+                    self.filter.settle(hall, &held).await;
                 }
             };
             tokio::join!(giving_back, telling);
         })
     }
+}
+
+/// What the database says before anything is decided.
+struct Facts {
+    hall: Hall,
+    concert: Arc<Concert>,
+    /// The database's present instant.
+    now: Timestamp,
+    /// Those of the passes that are live; their rows are locked.
+    live: HashSet<PassId>,
+    halt: Halt,
+    /// What each request was answered before, if it was.
+    before: Vec<Option<Before>>,
+    /// How many seats of the concert these buyers have.
+    counts: HashMap<UserId, u64>,
+    /// Those of the seats that can be had; their rows are locked.
+    free: HashSet<u32>,
 }
 
 /// One run of the transaction. All its requests are for one performance.
@@ -160,6 +185,13 @@ struct Round<'b> {
     /// Those without a verdict, in the order in which they came.
     open: Vec<usize>,
     verdicts: HashMap<usize, Verdict>,
+}
+
+fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut sorted: Vec<T> = items.collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    sorted
 }
 
 impl Round<'_> {
@@ -177,55 +209,60 @@ impl Round<'_> {
         }
     }
 
-    fn waiting(&self) -> impl Iterator<Item = &Wanted> {
-        self.open.iter().map(|at| &*self.batch[*at])
+    /// Everything that must be known, in one round trip. The passes are locked first: a request that another instance is doing
+    /// at this moment is found once its transaction has ended. None where nobody asks.
+    async fn ask(&self, conn: &mut Conn) -> Result<Option<Facts>, Problem> {
+        let Some(first) = self.batch.first() else { return Ok(None) };
+        let (hall, concert, offset) = (first.hall, first.concert.clone(), conn.offset_micros());
+        let passes = sorted(self.batch.iter().map(|one| one.pass));
+        let users = sorted(self.batch.iter().map(|one| one.user));
+        let seats = sorted(self.batch.iter().flat_map(|one| &one.seats).map(|seat| seat.number));
+        let begun: Vec<&Begun> = self.batch.iter().filter_map(|one| one.begun.as_deref()).collect();
+
+        let mut script = Script::default();
+        let asked = pass::ask(&mut script, offset, concert.id, &passes);
+        let stored = idempotency::ask_stored(&mut script, offset, &begun);
+        let held = store::ask_live_seat_counts(&mut script, offset, concert.id, &users);
+        let reserved = reservations::store::ask_live_seat_counts(&mut script, concert.id, &users);
+        let free = seats::store::ask_free_for_update(&mut script, offset, hall.performance, &seats);
+        let outcomes = script.run(conn).await?;
+
+        let pass::Found { live, now, halt } = asked.read(&outcomes)?;
+        let now = match now {
+            Some(now) => now,
+            None => db::now(conn).await?,
+        };
+        let mut counts: HashMap<UserId, u64> = HashMap::new();
+        for (user, seats) in outcomes.list(&held)?.into_iter().chain(outcomes.list(&reserved)?) {
+            *counts.entry(user).or_default() += u64::from(seats);
+        }
+        let free = outcomes.list(&free)?.into_iter().map(|(seat,)| seat).collect();
+        let mut found = idempotency::find_stored(conn, &begun, (&outcomes, &stored)).await?.into_iter();
+        let before = self.batch.iter().map(|one| one.begun.as_ref().and_then(|_| found.next()?)).collect();
+        Ok(Some(Facts { hall, concert, now, live, halt, before, counts, free }))
     }
 
     /// Answers requests that took effect before as they were answered then.
-    async fn repeat(&mut self, conn: &mut Conn) -> Result<(), Problem> {
-        let keyed: Vec<(usize, &Begun)> =
-            self.batch.iter().enumerate().filter_map(|(at, one)| Some((at, one.begun.as_deref()?))).collect();
-        let begun: Vec<&Begun> = keyed.iter().map(|(_, begun)| *begun).collect();
-        let before = idempotency::find_stored(conn, &begun).await?;
-        for ((at, _), answer) in keyed.into_iter().zip(before) {
-            if let Some(answer) = answer {
-                self.settle(at, answer);
+    fn repeat(&mut self, facts: &Facts) {
+        for (at, before) in facts.before.iter().enumerate() {
+            if let Some(before) = before {
+                self.settle(at, copy(before));
             }
         }
         self.open.retain(|at| !self.verdicts.contains_key(at));
-        Ok(())
     }
 
-    /// Locks the passes. Tells the database's present instant, and which of them are live.
-    async fn lock_passes(&self, conn: &mut Conn) -> Result<(Timestamp, HashSet<PassId>), Problem> {
-        let mut passes: Vec<PassId> = self.waiting().map(|one| one.pass).collect();
-        passes.sort_unstable();
-        passes.dedup();
-        pass::lock_live(conn, &passes).await
-    }
-
-    async fn check_sale(&mut self, conn: &mut Conn, now: Timestamp) -> Result<(), Problem> {
-        let Some(concert) = self.waiting().next().map(|one| one.concert.clone()) else { return Ok(()) };
-        let halt = pass::find_halt(conn, concert.id).await?;
-        let is_closed = now >= concert.hours().booking_closes_at;
-        self.refuse(|_| match &halt {
-            Some(halt) => Some(halt.again()),
+    fn check_sale(&mut self, facts: &Facts) {
+        let is_closed = facts.now >= facts.concert.hours().booking_closes_at;
+        self.refuse(|_| match facts.halt.refusal() {
+            Some(refusal) => Some(refusal),
             None => is_closed.then(|| Problem::new(&BOOKING_CLOSED)),
         });
-        Ok(())
     }
 
     /// Refuses who would have more seats of the concert than its limit.
-    async fn check_limits(&mut self, conn: &mut Conn, now: Timestamp) -> Result<(), Problem> {
-        let users: Vec<UserId> = self.waiting().map(|one| one.user).collect();
-        let Some(concert) = self.waiting().next().map(|one| one.concert.clone()) else { return Ok(()) };
-        let held = store::list_live_seat_counts(conn, concert.id, &users, now).await?;
-        let reserved = reservations::store::list_live_seat_counts(conn, concert.id, &users).await?;
-        let mut counts: HashMap<UserId, u64> = HashMap::new();
-        for (user, seats) in held.into_iter().chain(reserved) {
-            *counts.entry(user).or_default() += u64::from(seats);
-        }
-        let limit = concert.seat_limit_per_buyer;
+    fn check_limits(&mut self, facts: &Facts) {
+        let (mut counts, limit) = (facts.counts.clone(), facts.concert.seat_limit_per_buyer);
         self.refuse(|one| {
             let count = counts.entry(one.user).or_default();
             if *count + one.seats.len() as u64 > u64::from(limit) {
@@ -235,18 +272,11 @@ impl Round<'_> {
             *count += one.seats.len() as u64;
             None
         });
-        Ok(())
     }
 
-    /// Gives the seats to whoever came first, and writes the holds.
-    async fn take(&mut self, conn: &mut Conn, now: Timestamp) -> Result<(), Problem> {
-        let mut wanted: Vec<u32> = self.waiting().flat_map(|one| &one.seats).map(|seat| seat.number).collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        let Some(hall) = self.waiting().next().map(|one| one.hall) else { return Ok(()) };
-        let locked: HashSet<u32> =
-            seats::store::list_free_for_update(conn, hall.performance, &wanted).await?.into_iter().collect();
-        let mut free = locked.clone();
+    /// Gives the seats to whoever came first.
+    fn take(&mut self, facts: &Facts) {
+        let mut free = facts.free.clone();
         self.refuse(|one| {
             let taken = one.seats.iter().filter(|seat| !free.contains(&seat.number)).map(|seat| seat.id.as_str());
             let taken: Vec<&str> = taken.collect();
@@ -258,62 +288,60 @@ impl Round<'_> {
             }
             None
         });
-        self.note_lost(&locked);
-        self.write(conn, hall, now).await
-    }
-
-    /// Notes for each refused request which of its seats others have outside of this batch.
-    fn note_lost(&mut self, locked: &HashSet<u32>) {
+        // Which of its seats others have outside of this batch.
         for (at, verdict) in self.verdicts.iter_mut().filter(|(_, verdict)| verdict.answer.is_err()) {
             let seats = self.batch[*at].seats.iter().map(|seat| seat.number);
-            verdict.lost = seats.filter(|seat| !locked.contains(seat)).collect();
+            verdict.lost = seats.filter(|seat| !facts.free.contains(seat)).collect();
         }
     }
 
-    async fn write(&mut self, conn: &mut Conn, hall: Hall, now: Timestamp) -> Result<(), Problem> {
+    /// Writes the holds of whoever is left, and their answers, in one round trip.
+    async fn write(&mut self, conn: &mut Conn, facts: &Facts) -> Result<(), Problem> {
         let mut holds = Vec::with_capacity(self.open.len());
         for at in std::mem::take(&mut self.open) {
             let one = &*self.batch[at];
             let amount = Money::sum(one.seats.iter().map(|seat| seat.price));
             let amount = amount.ok_or_else(|| Problem::internal(anyhow::anyhow!("prices overflow")))?;
-            let until = now.plus(one.hold_for);
-            let hold = Hold::new(one.id, HoldStatus::Held, hall.performance, one.seats.clone(), amount, until);
+            let until = facts.now.plus(one.hold_for);
+            let hold = Hold::new(one.id, HoldStatus::Held, facts.hall.performance, one.seats.clone(), amount, until);
             let made = MadeHold { hold, leaves_orphan: one.leaves_orphan, arrangement: one.arrangement };
             let answer = Answer::json(CREATED, &made)?;
             self.verdicts.insert(at, Verdict { answer: Ok(answer), until: Some(until), lost: Vec::new() });
             holds.push(NewHold {
                 id: one.id,
                 user: one.user,
-                concert: hall.concert,
-                performance: hall.performance,
+                concert: facts.hall.concert,
+                performance: facts.hall.performance,
                 seats: &one.seats,
                 amount,
-                now,
+                now: facts.now,
                 expires_at: until,
             });
         }
         if holds.is_empty() {
             return Ok(());
         }
-        store::insert_all(conn, &holds).await?;
-        let taken: Vec<_> = holds
-            .iter()
-            .flat_map(|hold| hold.seats.iter().map(|seat| (seat.number, hold.id, hold.expires_at)))
-            .collect();
-        let changed = seats::store::hold(conn, hall.performance, &taken).await?;
+        let seats_of = |hold: &NewHold<'_>| {
+            let (id, until) = (hold.id, hold.expires_at);
+            hold.seats.iter().map(move |seat| (seat.number, id, until)).collect::<Vec<_>>()
+        };
+        let taken: Vec<_> = holds.iter().flat_map(seats_of).collect();
+        let mut script = Script::default();
+        store::insert_all(&mut script, &holds);
+        let held = seats::store::hold(&mut script, facts.hall.performance, &taken);
+        idempotency::store(&mut script, conn.offset_micros(), &self.answers());
+        let changed = script.run(conn).await?.affected(&held);
         if changed != taken.len() as u64 {
             return Err(Problem::internal(anyhow::anyhow!("{changed} of {} locked seats were held", taken.len())));
         }
-        self.keep(conn).await
+        Ok(())
     }
 
-    /// Stores the new answers of keyed requests.
-    async fn keep(&self, conn: &mut Conn) -> Result<(), Problem> {
+    /// The new answers of keyed requests.
+    fn answers(&self) -> Vec<(&Begun, &Answer)> {
         let made = self.verdicts.iter().filter(|(_, verdict)| verdict.until.is_some());
-        let answers: Vec<(&Begun, &Answer)> = made
-            .filter_map(|(at, verdict)| Some((self.batch[*at].begun.as_deref()?, verdict.answer.as_ref().ok()?)))
-            .collect();
-        idempotency::store(conn, &answers).await
+        made.filter_map(|(at, verdict)| Some((self.batch[*at].begun.as_deref()?, verdict.answer.as_ref().ok()?)))
+            .collect()
     }
 
     /// Leaves each verdict with its request, in case that the commit is not answered.

@@ -7,7 +7,7 @@ use crate::accounts::UserId;
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, in_list, parts, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list, parts, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -24,8 +24,8 @@ const LIST: &str = "SELECT id, concert_id, performance_id, state, amount, seat_c
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS now_at FROM holds FORCE INDEX (by_owner) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str =
     "SELECT hold_id, seat_no, label, grade, price FROM hold_seats WHERE hold_id IN (?) ORDER BY hold_id, seat_no";
-const LIST_LIVE_SEAT_COUNTS: &str =
-    "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 AND expires_at > ? AND user_id IN (?)";
+const LIST_LIVE_SEAT_COUNTS: &str = "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 \
+     AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND user_id IN (?)";
 const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
 /// A hold and a seat of it as text, in bytes.
 const ROW_LEN: usize = 420;
@@ -111,25 +111,24 @@ pub(super) struct NewHold<'a> {
 }
 
 /// Writes new holds and their seats.
-pub(super) async fn insert_all(conn: &mut Conn, holds: &[NewHold<'_>]) -> Result<(), Problem> {
-    for part in parts(holds, |_| ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT, part.len())), |text, hold| {
+pub(super) fn insert_all(script: &mut Script, holds: &[NewHold<'_>]) {
+    let texts = parts(holds, |_| ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT, part.len())), |text, hold| {
             let text = text.bind(&hold.id).bind(&hold.user).bind(&hold.concert).bind(&hold.performance);
             let text = text.bind(&u32::try_from(hold.seats.len()).unwrap_or(u32::MAX)).bind(&hold.amount);
             text.bind(&hold.expires_at).bind(&hold.now).bind(&hold.now)
-        });
-        text.execute(conn).await?;
-    }
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
     let seats: Vec<(HoldId, &HeldSeat)> =
         holds.iter().flat_map(|hold| hold.seats.iter().map(|seat| (hold.id, seat))).collect();
-    for part in parts(&seats, |_| SEAT_ROW_LEN) {
-        let text = part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (hold, seat)| {
+    let texts = parts(&seats, |_| SEAT_ROW_LEN).map(|part| {
+        part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (hold, seat)| {
             let text = text.bind(hold).bind(&seat.number).bind(seat.id.as_str());
             text.bind(seat.grade.as_str()).bind(&seat.price)
-        });
-        text.execute(conn).await?;
-    }
-    Ok(())
+        })
+    });
+    let _: Slot<()> = script.add_all(texts);
 }
 
 /// Whether any of these holds is there, once whoever may still be making it has ended.
@@ -186,15 +185,15 @@ pub async fn list_seats(conn: &mut Conn, holds: &[HoldId]) -> Result<Vec<(HoldId
     Ok(found.into_iter().map(seat).collect())
 }
 
-/// The live holds of these users for the concert, by how many seats each has.
-pub(super) async fn list_live_seat_counts(
-    conn: &mut Conn,
+/// Asks for the live holds of these users for the concert, by how many seats each has.
+pub(super) fn ask_live_seat_counts(
+    script: &mut Script,
+    offset_micros: i64,
     concert: ConcertId,
     users: &[UserId],
-    now: Timestamp,
-) -> Result<Vec<(UserId, u32)>, Problem> {
-    let text = Text::new(in_list(LIST_LIVE_SEAT_COUNTS, users.len())).bind(&concert).bind(&now);
-    users.iter().fold(text, Text::bind).list(conn).await
+) -> Slot<(UserId, u32)> {
+    let text = Text::new(in_list(LIST_LIVE_SEAT_COUNTS, users.len())).bind(&concert).bind(&offset_micros);
+    script.add(users.iter().fold(text, Text::bind))
 }
 
 /// Marks a locked hold as paid.

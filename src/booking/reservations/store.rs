@@ -9,7 +9,7 @@ use crate::catalog::{ConcertId, PerformanceId};
 use crate::payments::PaymentId;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, in_list, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, in_list, rows};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -171,15 +171,8 @@ pub(super) async fn list_seats(
     Ok(query.fetch_all(conn.sql()).await?.into_iter().map(seat).collect())
 }
 
-/// The live reservations of these users for the concert, by how many seats each has.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn list_live_seat_counts(
-    conn: &mut Conn,
-    concert: ConcertId,
-    users: &[UserId],
-) -> Result<Vec<(UserId, u32)>, Problem> {
+/// Asks for the live reservations of these users for the concert, by how many seats each has.
+pub fn ask_live_seat_counts(script: &mut Script, concert: ConcertId, users: &[UserId]) -> Slot<(UserId, u32)> {
     let text = Text::new(in_list(LIST_LIVE_SEAT_COUNTS, users.len())).bind(&concert);
-    users.iter().fold(text, Text::bind).list(conn).await
+    script.add(users.iter().fold(text, Text::bind))
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use super::bits::Bits;
 use super::board::Picture;
@@ -99,6 +100,14 @@ pub enum Claimed {
 pub enum Change {
     /// Held until then.
     Held {
+        /// The seats.
+        seats: Vec<u32>,
+        /// When the hold ends.
+        until: Timestamp,
+    },
+    /// Held until then by the request whose mark is on them: nobody can have them, whether this is told or not. One that has
+    /// been freed meanwhile stays free.
+    Kept {
         /// The seats.
         seats: Vec<u32>,
         /// When the hold ends.
@@ -229,6 +238,12 @@ impl Filter {
         self.tell(async move { filter.ask(CALL_LIMIT, filter.0.filters.settle(hall, &changes)).await }).await;
     }
 
+    /// The same without waiting for it: for what others can see already.
+    pub fn settle_beside(&self, hall: Hall, changes: Vec<Change>) {
+        let filter = self.clone();
+        drop(self.begin(async move { filter.ask(CALL_LIMIT, filter.0.filters.settle(hall, &changes)).await }));
+    }
+
     /// What is taken, if it is not the version that the caller knows. Whoever looks at a filter keeps it in order; where one
     /// that is to be there is missing, it is made in the background.
     pub(super) async fn look(&self, hall: Hall, known: Option<u64>) -> Option<Look> {
@@ -250,17 +265,23 @@ impl Filter {
 
     /// Waits a moment for telling, which goes on in any case.
     async fn tell(&self, telling: impl Future<Output = Asked<()>> + Send + 'static) {
+        if let Some(telling) = self.begin(telling) {
+            drop(tokio::time::timeout(TELL_WAIT, telling).await);
+        }
+    }
+
+    /// Begins to tell, unless too much is being told.
+    fn begin(&self, telling: impl Future<Output = Asked<()>> + Send + 'static) -> Option<JoinHandle<()>> {
         let Ok(place) = self.0.telling.clone().try_acquire_owned() else {
             metrics::untold();
-            return;
+            return None;
         };
-        let telling = tokio::spawn(async move {
+        Some(tokio::spawn(async move {
             let _place = place;
             if let Asked::Away = telling.await {
                 metrics::untold();
             }
-        });
-        drop(tokio::time::timeout(TELL_WAIT, telling).await);
+        }))
     }
 
     /// Waits for an answer for at most this long, unless Redis was away a moment ago.

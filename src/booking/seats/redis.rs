@@ -77,12 +77,12 @@ impl Filters {
     /// Tells what was committed.
     pub async fn settle(&self, hall: Hall, changes: &[Change]) -> Result<Warm<()>, Problem> {
         let triples = changes.iter().flat_map(|change| {
-            let (seats, fate) = match change {
-                Change::Held { seats, until } => (seats, Fate::Held(*until)),
-                Change::Sold(seats) => (seats, Fate::Sold),
-                Change::Freed(seats) => (seats, Fate::Free),
+            let (seats, [word, end]) = match change {
+                Change::Held { seats, until } => (seats, of(Fate::Held(*until))),
+                Change::Kept { seats, until } => (seats, ["m".into(), until.millis().to_string().into()]),
+                Change::Sold(seats) => (seats, of(Fate::Sold)),
+                Change::Freed(seats) => (seats, of(Fate::Free)),
             };
-            let [word, end] = of(fate);
             seats.iter().flat_map(move |seat| [word.clone(), number(*seat), end.clone()])
         });
         Ok(self.run(&SETTLE, hall, triples.collect()).await?.map(drop))

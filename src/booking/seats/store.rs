@@ -9,7 +9,7 @@ use crate::catalog::PerformanceId;
 use crate::catalog::seat_map::Seat;
 use crate::platform::audit::Invariant;
 use crate::platform::clock::Timestamp;
-use crate::platform::db::{Conn, Text, derived, in_list, parts, rows};
+use crate::platform::db::{Conn, Script, Slot, Text, derived, in_list, parts, rows};
 use crate::platform::error::Problem;
 
 const INSERT: &str = "INSERT INTO seats (performance_id, seat_no, label, grade, price) VALUES (?, ?, ?, ?, ?)";
@@ -64,37 +64,26 @@ pub(super) async fn list_taken(conn: &mut Conn, performance: PerformanceId) -> R
     Ok(sqlx::query_as(LIST_TAKEN).bind(performance).bind(offset).fetch_all(conn.sql()).await?)
 }
 
-/// Those of the seats (sorted) that can be held, locked.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn list_free_for_update(
-    conn: &mut Conn,
+/// Asks for those of the seats (sorted) that can be held, and locks them.
+pub fn ask_free_for_update(
+    script: &mut Script,
+    offset_micros: i64,
     performance: PerformanceId,
     seats: &[u32],
-) -> Result<Vec<u32>, Problem> {
-    let text = Text::new(in_list(LIST_FREE_FOR_UPDATE, seats.len())).bind(&performance).bind(&conn.offset_micros());
-    let found: Vec<(u32,)> = seats.iter().fold(text, Text::bind).list(conn).await?;
-    Ok(found.into_iter().map(|(seat,)| seat).collect())
+) -> Slot<(u32,)> {
+    let text = Text::new(in_list(LIST_FREE_FOR_UPDATE, seats.len())).bind(&performance).bind(&offset_micros);
+    script.add(seats.iter().fold(text, Text::bind))
 }
 
-/// Gives locked, free seats to holds, each until its end. Returns how many there were.
-///
-/// # Errors
-/// Where a statement fails.
-pub async fn hold(
-    conn: &mut Conn,
-    performance: PerformanceId,
-    seats: &[(u32, HoldId, Timestamp)],
-) -> Result<u64, Problem> {
-    let mut held = 0;
-    for part in parts(seats, |_| HOLD_ROW_LEN) {
+/// Gives locked, free seats to holds, each until its end.
+pub fn hold(script: &mut Script, performance: PerformanceId, seats: &[(u32, HoldId, Timestamp)]) -> Slot<()> {
+    let texts = parts(seats, |_| HOLD_ROW_LEN).map(|part| {
         let text = part.iter().fold(Text::new(derived(HOLD, part.len())), |text, (seat, hold, until)| {
             text.bind(seat).bind(hold).bind(until)
         });
-        held += text.bind(&performance).execute(conn).await?;
-    }
-    Ok(held)
+        text.bind(&performance)
+    });
+    script.add_all(texts)
 }
 
 /// Frees those of the seats that the hold still has.

@@ -36,6 +36,7 @@ mod lanes;
 mod migrate;
 mod pool;
 mod probe;
+mod script;
 mod sql;
 mod text;
 use lanes::Lanes;
@@ -43,6 +44,7 @@ pub use lanes::Turn;
 pub use migrate::migrate;
 use pool::Suspicion;
 use probe::Probe;
+pub use script::{Outcomes, Script, Slot};
 pub use sql::{derived, in_list, rows, union_all};
 pub use text::{Literal, Text, parts};
 

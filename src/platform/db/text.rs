@@ -107,14 +107,15 @@ impl Text {
         self
     }
 
-    fn done(mut self) -> Result<AssertSqlSafe<String>, Problem> {
+    /// The statement with its values.
+    pub(super) fn done(mut self) -> Result<String, Problem> {
         let rest = &self.template[self.at..];
         if self.surplus > 0 || rest.contains('?') {
             let cause = anyhow::anyhow!("{} values too many, or some too few: {}", self.surplus, self.template);
             return Err(Problem::internal(cause));
         }
         self.sql.push_str(rest);
-        Ok(AssertSqlSafe(self.sql))
+        Ok(self.sql)
     }
 
     /// Runs it for its rows.
@@ -122,7 +123,7 @@ impl Text {
     /// # Errors
     /// Where the statement fails, or a row is not what it should be.
     pub async fn list<T: for<'r> FromRow<'r, MySqlRow>>(self, conn: &mut Conn) -> Result<Vec<T>, Problem> {
-        let rows = sqlx::raw_sql(self.done()?).fetch_all(conn.sql()).await?;
+        let rows = sqlx::raw_sql(AssertSqlSafe(self.done()?)).fetch_all(conn.sql()).await?;
         rows.iter().map(|row| T::from_row(row).map_err(Problem::from)).collect()
     }
 
@@ -131,7 +132,7 @@ impl Text {
     /// # Errors
     /// Where the statement fails.
     pub async fn execute(self, conn: &mut Conn) -> Result<u64, Problem> {
-        Ok(sqlx::raw_sql(self.done()?).execute(conn.sql()).await?.rows_affected())
+        Ok(sqlx::raw_sql(AssertSqlSafe(self.done()?)).execute(conn.sql()).await?.rows_affected())
     }
 }
 
@@ -159,7 +160,7 @@ mod tests {
         let at = Timestamp::from_millis(1_000).unwrap();
         let text =
             Text::new("SELECT ?, ?, ?, ?, ?").bind(&7_u32).bind(&-1_i64).bind("a'?").bind(&Uuid::nil()).bind(&at);
-        let sql = text.done().unwrap().0;
+        let sql = text.done().unwrap();
         let nil = "0".repeat(32);
         assert_eq!(sql, format!("SELECT 7, -1, _utf8mb4 x'61273f', x'{nil}', TIMESTAMP'1970-01-01 00:00:01.000000'"));
     }
