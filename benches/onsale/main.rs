@@ -60,7 +60,7 @@ fn execute(arguments: &Arguments) -> anyhow::Result<()> {
     let runtime = runtime.enable_all().build().context("no runtime")?;
     runtime.block_on(async {
         match &arguments.command {
-            Some(Command::Serve) => serve::run().await,
+            Some(Command::Serve) => Box::pin(serve::run()).await,
             Some(Command::Listen { address, path, count }) => listen::run(address, path, *count).await,
             None => Box::pin(measure(arguments)).await,
         }

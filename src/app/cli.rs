@@ -104,7 +104,7 @@ enum Operator {
 
 /// Runs the command. Failures are told on standard error.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    match execute(arguments).await {
+    match Box::pin(execute(arguments)).await {
         Ok(code) => code,
         Err(error) => {
             eprintln!("frontrow: {error:#}");

@@ -74,6 +74,11 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
     });
     every(Duration::from_millis(500), |state| Box::pin(async move { state.queue.copy_places().await }), "places");
     every(
+        Duration::from_secs(1),
+        |state| Box::pin(async move { state.aftermath.give_back().await }),
+        "refunds of cancelled concerts",
+    );
+    every(
         Duration::from_millis(state.config.booking.reconcile_ms),
         |state| {
             Box::pin(async move {

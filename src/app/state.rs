@@ -6,9 +6,11 @@ use futures::future::BoxFuture;
 
 use super::config::Config;
 use crate::accounts::Accounts;
+use crate::booking::aftermath::Aftermath;
 use crate::booking::holds::{self, Holds};
 use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
+use crate::booking::tickets::{Gate, TicketKeys};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
 use crate::payments::gateway::Gateway;
 use crate::payments::payable::{Payable, Payables};
@@ -46,6 +48,8 @@ pub struct State {
     pub blocks: Blocks,
     pub holds: Holds,
     pub checkout: Checkout,
+    pub gate: Gate,
+    pub aftermath: Aftermath,
     pub points: Points,
     pub attempts: Attempts,
     pub webhooks: Webhooks,
@@ -77,17 +81,16 @@ impl State {
         clock: Clock,
     ) -> Result<Self, ConfigError> {
         let keys = KeyRing::parse(&config.secrets.token_keys)?;
+        let ticket_keys = TicketKeys::new(&config.secrets.ticket_keys, &keys)?;
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
         let wake = Wake::default();
         let idempotency = Idempotency::new(db.clone());
         let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
-        let reader = Reader::new(db.clone(), &config.cache);
+        let reader = Arc::new(Reader::new(db.clone(), &config.cache));
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
-        let shared = Arc::new(reader.clone());
-        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), shared.clone(), filter.clone(), &config.booking));
+        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), reader.clone(), filter.clone(), &config.booking));
         let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
-        let reader = shared;
         let latencies = Latencies::default();
         let queue = Arc::new(Queue::new(queue::Parts {
             db: db.clone(),
@@ -117,7 +120,7 @@ impl State {
             catalog: reader.clone(),
             filter: filter.clone(),
         };
-        let holds_by_card: Arc<dyn Payable> = Arc::new(HoldsByCard::new(reader.clone(), filter.clone()));
+        let holds_by_card: Arc<dyn Payable> = Arc::new(HoldsByCard::new(reader.clone(), filter.clone(), ticket_keys.clone()));
         let attempts = Attempts::new(attempts::Parts {
             db: db.clone(),
             idempotency: idempotency.clone(),
@@ -131,12 +134,14 @@ impl State {
             idempotency: idempotency.clone(),
             catalog: reader,
             filter: filter.clone(),
+            keys: ticket_keys.clone(),
             latencies,
             wake: wake.clone(),
             attempts: attempts.clone(),
         };
         Ok(Self {
             accounts,
+            aftermath: Aftermath::new(db.clone(), catalog.clone(), wake.clone(), &config.booking),
             warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
             catalog,
             queue,
@@ -144,6 +149,7 @@ impl State {
             blocks,
             holds,
             checkout: Checkout::new(paying, &config.booking),
+            gate: Gate { db: db.clone(), idempotency: idempotency.clone(), keys: ticket_keys },
             filter,
             points: Points::new(db.clone(), idempotency.clone(), attempts.clone(), config.points),
             attempts,

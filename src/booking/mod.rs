@@ -5,11 +5,14 @@
 //! anything sweeps; payment, seats, points, reservation, the end of the pass and the outgoing event are
 //! one transaction.
 //!
-//! Locks are taken in this order: idempotency key, hold, pass, points account, seats by number.
+//! Locks are taken in this order: idempotency key, hold, reservation and its tickets, pass, points account, seats by number.
 
+pub mod aftermath;
 pub mod holds;
 pub mod reservations;
 pub mod seats;
+pub mod tickets;
 
 /// The problem codes of booking.
-pub const CODES: &[&[&crate::platform::error::Code]] = &[seats::CODES, holds::CODES, reservations::CODES];
+pub const CODES: &[&[&crate::platform::error::Code]] =
+    &[seats::CODES, holds::CODES, reservations::CODES, tickets::CODES];

@@ -1,17 +1,19 @@
 //! What is sold: venues, concerts, performances, seat maps.
 //!
-//! Invariants: a venue's layout, a concert's grades, its performances and so its seat map never change once
-//! created; seat `i` of the map is row `i` of the booking feature's seats; a concert, its performances, its
+//! Invariants: a venue's layout, a concert's grades, its performances but for their dates, and so its seat map never change
+//! once created; seat `i` of the map is row `i` of the booking feature's seats; a concert, its performances, its
 //! seats and its sale come to be in one transaction, or none of them does.
 //!
 //! Tables owned: `venues`, `concerts`, `performances`. What a concert needs from higher features (its sale, its
 //! seats, how many are left) is declared in [`ports`] and wired by the composition root.
 //!
 //! Reading order: [`layout`] and [`seat_map`] (pure), [`domain`], [`input`] (what operators send), [`reader`] (what
-//! other features ask), [`service`] (what visitors see), [`operator`] (what operators do).
+//! other features ask), [`service`] (what visitors see), [`operator`] (what operators do), [`changes`] (what the features above
+//! change).
 
 pub mod admin;
 mod cache;
+pub mod changes;
 pub mod demo;
 pub mod domain;
 pub mod http;

@@ -1,7 +1,7 @@
 //! What other features ask the catalogue: concerts, performances, seat maps, live sales. Kept in this process.
 //!
-//! A concert may be as old as the cache's time to live on other instances than the one that changed it.
-//! Performances and seat maps never change; maps are facts rather than answers, and are kept even where the cache
+//! A concert or a performance may be as old as the cache's time to live on other instances than the one that changed it.
+//! Seat maps never change; they are facts rather than answers, and are kept even where the cache
 //! is off. The performances of a concert share one map.
 
 use std::sync::{Arc, Weak};
@@ -158,8 +158,9 @@ impl Reader {
             .await
     }
 
-    /// Makes this instance read every concert anew.
+    /// Makes this instance read every concert and performance anew.
     pub fn forget_concerts(&self) {
         self.concerts.clear();
+        self.performances.clear();
     }
 }

@@ -191,12 +191,23 @@ impl Catalog {
     pub async fn get_performance(&self, id: PerformanceId) -> Result<Cached, Problem> {
         let performance = self.reader.get_performance(id).await?;
         let concert = self.reader.get_concert(performance.concert_id).await?;
-        let load = |catalog: Self| async move {
-            let (views, status) = catalog.shown(&concert).await?;
-            let view = views.into_iter().find(|view| view.id == id).ok_or_else(|| Problem::not_found("performance"))?;
-            Ok(PerformanceDetail { performance: view, concert: ConcertItem::of(concert.headline(), status) })
-        };
-        self.moment(Key::Performance(id), load).await
+        self.moment(Key::Performance(id), |catalog| async move { catalog.performance_of(&concert, id).await }).await
+    }
+
+    /// The performance with its concert, as they are now: for whoever has just changed them.
+    ///
+    /// # Errors
+    /// As [`Catalog::get_concert`].
+    pub async fn performance_detail(&self, id: PerformanceId) -> Result<PerformanceDetail, Problem> {
+        let performance = self.reader.get_performance(id).await?;
+        let concert = self.reader.get_concert(performance.concert_id).await?;
+        self.performance_of(&concert, id).await
+    }
+
+    async fn performance_of(&self, concert: &Concert, id: PerformanceId) -> Result<PerformanceDetail, Problem> {
+        let (views, status) = self.shown(concert).await?;
+        let view = views.into_iter().find(|view| view.id == id).ok_or_else(|| Problem::not_found("performance"))?;
+        Ok(PerformanceDetail { performance: view, concert: ConcertItem::of(concert.headline(), status) })
     }
 
     /// The performance's seat map.
@@ -220,8 +231,8 @@ impl Catalog {
         &self.reader
     }
 
-    /// Makes this instance show every concert anew.
-    pub(super) fn forget_concerts(&self) {
+    /// Makes this instance show every concert and performance anew.
+    pub fn forget_concerts(&self) {
         self.reader.forget_concerts();
         self.moments.clear();
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
+use super::changes::Date;
 use super::domain::{
     Concert, ConcertId, Grade, Headline, Hours, LiveSale, Order, Performance, PerformanceId, Status, VenueId, VenueName,
 };
@@ -35,6 +36,15 @@ const FIND_CONCERT: &str = "SELECT c.id, c.title, c.artist, c.venue_id, v.name A
 const LIST_PERFORMANCES: &str =
     "SELECT id, concert_id, starts_at, seats_total FROM performances WHERE concert_id = ? ORDER BY starts_at, id";
 const FIND_PERFORMANCE: &str = "SELECT id, concert_id, starts_at, seats_total FROM performances WHERE id = ?";
+const FIND_DATE: &str = "SELECT concert_id, starts_at, postponed_at, postponements FROM performances WHERE id = ?";
+const FIND_DATE_FOR_UPDATE: &str =
+    "SELECT concert_id, starts_at, postponed_at, postponements FROM performances WHERE id = ? FOR UPDATE";
+const POSTPONE: &str = "UPDATE performances SET starts_at = ?, \
+     postponed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, postponements = postponements + 1 WHERE id = ?";
+const SET_FIRST_PERFORMANCE: &str = "UPDATE concerts SET first_performance_at = \
+     (SELECT MIN(p.starts_at) FROM performances AS p WHERE p.concert_id = ?) WHERE id = ?";
+const CLOSE_BOOKING: &str = "UPDATE concerts \
+     SET booking_closes_at = LEAST(booking_closes_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE id = ?";
 const LIST_PERFORMANCE_IDS: &str = "SELECT concert_id, id FROM performances WHERE concert_id IN (?)";
 const FIND_SEATING: &str =
     "SELECT v.layout, c.grades FROM concerts c JOIN venues v ON v.id = c.venue_id WHERE c.id = ?";
@@ -236,6 +246,39 @@ pub(super) async fn find_concert(conn: &mut Conn, id: ConcertId) -> Result<Optio
 pub(super) async fn find_performance(conn: &mut Conn, id: PerformanceId) -> Result<Option<Performance>, Problem> {
     let found: Option<PerformanceRow> = sqlx::query_as(FIND_PERFORMANCE).bind(id).fetch_optional(conn.sql()).await?;
     Ok(found.map(Performance::from))
+}
+
+type DateRow = (ConcertId, Timestamp, Option<Timestamp>, u32);
+
+fn date_of((concert_id, starts_at, postponed_at, postponements): DateRow) -> Date {
+    Date { concert_id, starts_at, postponed_at, postponements }
+}
+
+pub(super) async fn find_date(conn: &mut Conn, id: PerformanceId) -> Result<Option<Date>, Problem> {
+    let found: Option<DateRow> = sqlx::query_as(FIND_DATE).bind(id).fetch_optional(conn.sql()).await?;
+    Ok(found.map(date_of))
+}
+
+pub(super) async fn find_date_for_update(conn: &mut Conn, id: PerformanceId) -> Result<Option<Date>, Problem> {
+    let found: Option<DateRow> = sqlx::query_as(FIND_DATE_FOR_UPDATE).bind(id).fetch_optional(conn.sql()).await?;
+    Ok(found.map(date_of))
+}
+
+pub(super) async fn postpone(conn: &mut Conn, id: PerformanceId, starts_at: Timestamp) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(POSTPONE).bind(starts_at).bind(offset).bind(id).execute(conn.sql()).await?;
+    Ok(())
+}
+
+pub(super) async fn set_first_performance(conn: &mut Conn, id: ConcertId) -> Result<(), Problem> {
+    sqlx::query(SET_FIRST_PERFORMANCE).bind(id).bind(id).execute(conn.sql()).await?;
+    Ok(())
+}
+
+pub(super) async fn close_booking(conn: &mut Conn, id: ConcertId) -> Result<(), Problem> {
+    let offset = conn.offset_micros();
+    sqlx::query(CLOSE_BOOKING).bind(offset).bind(id).execute(conn.sql()).await?;
+    Ok(())
 }
 
 /// The performances of several concerts, in no order.

@@ -38,26 +38,25 @@ impl KeyRing {
     /// # Errors
     /// Where a key is missing, malformed, double or obviously weak (fewer than eight different bytes).
     pub fn parse(text: &Secret) -> Result<Self, ConfigError> {
-        let refuse = |reason: &str| ConfigError::Rejected { name: "secrets.token_keys", reason: reason.to_owned() };
-        let mut keys: Vec<(u8, [u8; 32])> = Vec::new();
-        for part in text.expose().split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (id, digits) = part.split_once(':').ok_or_else(|| refuse("expected id:hex"))?;
-            let id: u8 = id.parse().ok().filter(|id| *id < 16).ok_or_else(|| refuse("key ids go from 0 to 15"))?;
-            let mut key = [0_u8; 32];
-            hex::decode_to_slice(digits, &mut key).map_err(|_| refuse("a key is 64 hex digits"))?;
-            let different: std::collections::BTreeSet<u8> = key.iter().copied().collect();
-            if different.len() < 8 {
-                return Err(refuse("a key is weak: make one with `openssl rand -hex 32`"));
-            }
-            if keys.iter().any(|(other, _)| *other == id) {
-                return Err(refuse("a key id stands twice"));
-            }
-            keys.push((id, key));
-        }
+        let keys = parse_keys("secrets.token_keys", text)?;
         if keys.is_empty() {
-            return Err(refuse("not set: use 1: and the output of `openssl rand -hex 32`"));
+            let reason = "not set: use 1: and the output of `openssl rand -hex 32`".to_owned();
+            return Err(ConfigError::Rejected { name: "secrets.token_keys", reason });
         }
         Ok(Self { keys })
+    }
+
+    /// A secret of 32 bytes for another purpose (`ticket`), derived from each key, with the keys' ids and in their order.
+    #[must_use]
+    pub fn derived(&self, purpose: &'static str) -> Vec<(u8, [u8; 32])> {
+        let derived = self.keys.iter().map(|(id, key)| {
+            let mut secret = [0; 32];
+            // HKDF-Expand fails only for outputs over 255 blocks, and this is one.
+            let filled = expand(key, &[purpose.as_bytes()], Bytes32, |material| material.fill(&mut secret));
+            debug_assert!(filled.is_ok(), "HKDF expands to 32 bytes");
+            (*id, secret)
+        });
+        derived.collect()
     }
 
     /// A sealer for tokens of one `kind` (`queue.ticket`) in one `context` (a sale's id, or nothing).
@@ -68,13 +67,55 @@ impl KeyRing {
     }
 }
 
-fn derive(key: &[u8; 32], kind: &str, context: &[u8]) -> LessSafeKey {
+/// Parses `id:hex,id:hex`, as the setting `name` has it: ids from 0 to 15, each once, and 32 bytes each.
+///
+/// # Errors
+/// Where a key is malformed, double or obviously weak (fewer than eight different bytes).
+pub fn parse_keys(name: &'static str, text: &Secret) -> Result<Vec<(u8, [u8; 32])>, ConfigError> {
+    let refuse = |reason: &str| ConfigError::Rejected { name, reason: reason.to_owned() };
+    let mut keys: Vec<(u8, [u8; 32])> = Vec::new();
+    for part in text.expose().split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (id, digits) = part.split_once(':').ok_or_else(|| refuse("expected id:hex"))?;
+        let id: u8 = id.parse().ok().filter(|id| *id < 16).ok_or_else(|| refuse("key ids go from 0 to 15"))?;
+        let mut key = [0_u8; 32];
+        hex::decode_to_slice(digits, &mut key).map_err(|_| refuse("a key is 64 hex digits"))?;
+        let different: std::collections::BTreeSet<u8> = key.iter().copied().collect();
+        if different.len() < 8 {
+            return Err(refuse("a key is weak: make one with `openssl rand -hex 32`"));
+        }
+        if keys.iter().any(|(other, _)| *other == id) {
+            return Err(refuse("a key id stands twice"));
+        }
+        keys.push((id, key));
+    }
+    Ok(keys)
+}
+
+/// How long a secret for another purpose is.
+struct Bytes32;
+
+impl hkdf::KeyType for Bytes32 {
+    fn len(&self) -> usize {
+        32
+    }
+}
+
+/// Takes what HKDF-SHA-256 makes of a key for this purpose.
+fn expand<K: hkdf::KeyType, T>(
+    key: &[u8; 32],
+    info: &[&[u8]],
+    kind: K,
+    take: impl FnOnce(hkdf::Okm<'_, K>) -> Result<T, ring::error::Unspecified>,
+) -> Result<T, ring::error::Unspecified> {
     let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"frontrow token");
+    take(salt.extract(key).expand(info, kind)?)
+}
+
+fn derive(key: &[u8; 32], kind: &str, context: &[u8]) -> LessSafeKey {
     let info = [kind.as_bytes(), b"\0", context];
-    let pseudo_random = salt.extract(key);
     // HKDF-Expand fails only for outputs over 255 blocks, and AES-256 takes one.
-    match pseudo_random.expand(&info, &AES_256_GCM) {
-        Ok(material) => LessSafeKey::new(UnboundKey::from(material)),
+    match expand(key, &info, &AES_256_GCM, |material| Ok(LessSafeKey::new(UnboundKey::from(material)))) {
+        Ok(key) => key,
         Err(ring::error::Unspecified) => unreachable!("HKDF expands to 32 bytes"),
     }
 }
@@ -234,6 +275,17 @@ mod tests {
         for text in ["", "1:00", "16:00", "x", &format!("1:{}", "ab".repeat(32)), &format!("{OLD},{OLD}")] {
             assert!(KeyRing::parse(&Secret::new(text)).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn secrets_for_other_purposes_differ_by_purpose_and_key() {
+        let (one, other) = (ring(OLD).derived("a"), ring(OLD).derived("b"));
+        assert_eq!((one.len(), one[0].0), (1, 1));
+        assert_eq!(one, ring(OLD).derived("a"));
+        assert_ne!(one, other);
+        let both = ring(&format!("{NEW},{OLD}")).derived("a");
+        assert_eq!((both[0].0, &both[1]), (2, &one[0]));
+        assert_ne!(both[0].1, both[1].1);
     }
 
     proptest::proptest! {

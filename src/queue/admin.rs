@@ -192,7 +192,8 @@ async fn stop(
 #[utoipa::path(post, path = "/v1/admin/concerts/{id}/resume", tag = "operator", params(("id" = ConcertId, Path, description = "The concert")),
     security(("bearer" = [])),
     responses((status = 200, body = Rules),
-        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+        (status = 404, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "concert_cancelled")))]
 async fn resume(
     State(queue): State<Arc<Queue>>,
     Operator(session): Operator,

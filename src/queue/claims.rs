@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::domain::{NOT_CALLED, PassId, Standing, TICKET_LAPSED, Ticket};
+use super::domain::{BOOKING_CLOSED, NOT_CALLED, PassId, Phase, Standing, TICKET_LAPSED, Ticket};
 use super::line::Claimed;
 use super::pass::{self, Elsewhere, Pass};
 use super::sale::Sale;
@@ -18,7 +18,7 @@ impl Queue {
     /// Exchanges a called ticket for a pass: a slot in Redis, then a row in MySQL.
     ///
     /// # Errors
-    /// `invalid_ticket`, `not_called`, `ticket_lapsed`, `sale_stopped`.
+    /// `invalid_ticket`, `not_called`, `ticket_lapsed`, `booking_closed`, `sale_stopped`, `concert_cancelled`.
     pub async fn claim(
         self: &Arc<Self>,
         concert: ConcertId,
@@ -27,6 +27,10 @@ impl Queue {
     ) -> Result<(String, Timestamp), Problem> {
         let sale = self.get_sale(concert).await?;
         let ticket = self.open_ticket(&sale, ticket, Some(user))?;
+        // Tickets end with the booking, unless it ended sooner than was said when they were given.
+        if sale.view(|state| state.phase(self.now())) == Phase::Closed {
+            return Err(Problem::new(&BOOKING_CLOSED));
+        }
         // A client that goes away must not leave a slot that is taken by nobody's pass.
         let queue = self.clone();
         tokio::spawn(async move { queue.admit(&sale, &ticket).await }).await.map_err(Problem::internal)?
@@ -85,10 +89,13 @@ impl Queue {
             .db
             .in_tx_of(pass.user.0, "queue.claim", (epoch, rank, pass), |conn, (epoch, rank, pass)| {
                 Box::pin(async move {
-                    match store::lock_epoch(conn, pass.concert).await? {
-                        // The slot stays taken: claiming again gives it back once the sale goes on.
-                        Some((_, true)) => return Err(pass::stopped()),
-                        Some((valid, false)) if valid == *epoch => {}
+                    let locked = store::lock_epoch(conn, pass.concert).await?;
+                    // The slot stays taken: claiming again gives it back once the sale goes on.
+                    if let Some(refusal) = locked.and_then(|(_, halt)| halt.refusal()) {
+                        return Err(refusal);
+                    }
+                    match locked {
+                        Some((valid, _)) if valid == *epoch => {}
                         _ => return Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt.")),
                     }
                     if let Some(kept) = find_kept(conn, pass).await? {

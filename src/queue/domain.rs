@@ -28,6 +28,7 @@ crate::problem_codes! {
     BOOKING_CLOSED = 409 "booking_closed" "Booking closed" "This concert can no longer be booked.";
     NOT_CALLED = 409 "not_called" "Not your turn" "Keep polling. With ahead 0 you are called, but everybody inside is still busy: keep asking, your place is kept.";
     TICKET_LAPSED = 410 "ticket_lapsed" "Place lost" "The place was called and not claimed in time, was given up, or has been used. Join again.";
+    CONCERT_CANCELLED = 409 "concert_cancelled" "Concert cancelled" "This concert is cancelled: nothing of it is held, paid or claimed any more, and whoever has paid gets the money back.";
     SALE_STOPPED = 503 "sale_stopped" "Sale stopped" "An operator has stopped this sale for the moment: nothing is held or paid, and nobody is let in. Nothing took effect; repeat it after Retry-After seconds.";
 }
 
@@ -172,6 +173,21 @@ impl Rules {
             Phase::SoldOut => Some(&SOLD_OUT),
             _ => self.joins_closed.then_some(&JOINS_CLOSED),
         }
+    }
+}
+
+/// Why nothing of a sale may be held, paid or claimed, as MySQL has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Halt {
+    /// An operator has stopped it for the moment.
+    pub is_stopped: bool,
+    /// Its concert is cancelled.
+    pub is_cancelled: bool,
+}
+
+impl From<(bool, bool)> for Halt {
+    fn from((is_stopped, is_cancelled): (bool, bool)) -> Self {
+        Self { is_stopped, is_cancelled }
     }
 }
 

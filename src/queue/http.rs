@@ -227,7 +227,7 @@ async fn leave(
     responses((status = 201, body = PassView),
         (status = 401, body = ProblemBody, content_type = "application/problem+json", description = "invalid_ticket"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "not_called, with ahead and poll_after_ms"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "not_called, with ahead and poll_after_ms; booking_closed, concert_cancelled"),
         (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "ticket_lapsed"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, overloaded, read_only, unavailable or timed_out")))]
 async fn claim(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::domain::Rules;
+use super::domain::{CONCERT_CANCELLED, Rules};
 use super::pass;
 use super::service::Queue;
 use super::store::{self, SaleRow};
@@ -84,7 +84,7 @@ impl Queue {
     /// Lets a stopped sale go on, paused or not as it was.
     ///
     /// # Errors
-    /// 404 where there is no such concert.
+    /// 404 where there is no such concert, `concert_cancelled`.
     pub async fn resume(&self, operator: UserId, concert: ConcertId) -> Result<Rules, Problem> {
         let change = RulesChange { is_stopped: Some(false), ..RulesChange::default() };
         self.change(Changing { operator, action: "sale.resumed", concert, change }).await
@@ -129,6 +129,9 @@ impl Changing {
     async fn run(&self, conn: &mut Conn) -> Result<SaleRow, Problem> {
         let row = store::find_sale_for_update(conn, self.concert).await?;
         let mut row = row.ok_or_else(|| Problem::not_found("concert"))?;
+        if self.change.is_stopped == Some(false) && store::find_halt(conn, self.concert).await?.is_cancelled {
+            return Err(Problem::new(&CONCERT_CANCELLED));
+        }
         let before = row.rules;
         row.rules = self.change.applied_to(before);
         store::update_rules(conn, self.concert, &row.rules).await?;

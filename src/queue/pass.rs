@@ -1,13 +1,13 @@
 //! The pass: what lets a buyer book. Sealed, so that it is verified without Redis; its row says whether
 //! it is still live. This is all of the line that booking may know.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-pub use super::domain::BOOKING_CLOSED;
 pub use super::domain::PassId;
+pub use super::domain::{BOOKING_CLOSED, CONCERT_CANCELLED, Halt};
 use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, SALE_STOPPED};
 use super::store;
 use crate::accounts::UserId;
@@ -96,7 +96,7 @@ impl Passes {
 #[derive(Debug)]
 pub struct Asked {
     passes: Slot<store::LockedPass>,
-    stopped: Slot<(bool,)>,
+    halt: Slot<(bool, bool)>,
 }
 
 /// What was found.
@@ -106,15 +106,15 @@ pub struct Found {
     pub live: HashSet<PassId>,
     /// The database's present instant; none where it has none of the passes.
     pub now: Option<Timestamp>,
-    /// Whether an operator has stopped the sale.
-    pub is_stopped: bool,
+    /// Whether nothing of the sale may be held.
+    pub halt: Halt,
 }
 
 /// Has a script lock the rows of these passes for the rest of the transaction, which also puts one buyer's bookings in a row, as
-/// one user has one live pass per sale; and read, after that, whether the sale is stopped, as [`refuse_if_stopped`] does.
+/// one user has one live pass per sale; and read, after that, whether the sale is halted, as [`refuse_if_stopped`] does.
 pub fn ask(script: &mut Script, offset_micros: i64, concert: ConcertId, ids: &[PassId]) -> Asked {
     let passes = script.add_all((!ids.is_empty()).then(|| store::list_by_id_for_update_text(offset_micros, ids)));
-    Asked { passes, stopped: script.add(store::is_stopped_text(concert)) }
+    Asked { passes, halt: script.add(store::find_halt_text(concert)) }
 }
 
 impl Asked {
@@ -126,8 +126,8 @@ impl Asked {
         let rows = outcomes.list(&self.passes)?;
         let now = rows.first().map(|row| row.now_at);
         let live = rows.into_iter().filter(|row| row.live && row.now_at < row.expires_at).map(|row| row.id).collect();
-        let is_stopped = outcomes.list(&self.stopped)?.into_iter().any(|(is_stopped,)| is_stopped);
-        Ok(Found { live, now, is_stopped })
+        let halt = outcomes.list(&self.halt)?.into_iter().map(Halt::from).next().unwrap_or_default();
+        Ok(Found { live, now, halt })
     }
 }
 
@@ -137,28 +137,49 @@ pub fn expired() -> Problem {
     Problem::new(&PASS_EXPIRED)
 }
 
-/// Refuses while an operator has stopped the sale. Under READ COMMITTED each statement sees what was committed before it, so
-/// nothing that begins after the operator was answered gets past. It locks nothing: a lock on the sale's row would be
-/// shared by all bookings of the sale, and hold up its checkpoints and claims. What was past it already may end well.
+/// Refuses while an operator has stopped the sale, and once its concert is cancelled. Under READ COMMITTED each statement sees
+/// what was committed before it, so nothing that begins after the operator was answered gets past. It locks nothing: a lock on
+/// the sale's row would be shared by all bookings of the sale, and hold up its checkpoints and claims. What was past it already
+/// may end well.
 ///
 /// # Errors
-/// `sale_stopped`.
+/// `sale_stopped`, `concert_cancelled`.
 pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
-    if is_stopped(conn, concert).await? { Err(stopped()) } else { Ok(()) }
+    find_halt(conn, concert).await?.refusal().map_or(Ok(()), Err)
 }
 
-/// Whether an operator has stopped the sale, as [`refuse_if_stopped`] reads it.
+/// Why nothing may be sold, as [`refuse_if_stopped`] reads it.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
-    store::is_stopped(conn, concert).await
+pub async fn find_halt(conn: &mut Conn, concert: ConcertId) -> Result<Halt, Problem> {
+    store::find_halt(conn, concert).await
+}
+
+impl Halt {
+    /// What everybody is told; nothing where the sale goes on.
+    #[must_use]
+    pub fn refusal(self) -> Option<Problem> {
+        match self {
+            Self { is_cancelled: true, .. } => Some(Problem::new(&CONCERT_CANCELLED)),
+            Self { is_stopped: true, .. } => Some(stopped()),
+            Self { .. } => None,
+        }
+    }
 }
 
 /// What everybody is told while the sale is stopped.
-#[must_use]
-pub fn stopped() -> Problem {
+pub(super) fn stopped() -> Problem {
     Problem::new(&SALE_STOPPED).retry_after(STOPPED_RETRY_SECS)
+}
+
+/// Ends a sale for good, with its concert: nothing of it is held, paid or claimed once this is committed. It counts as stopped,
+/// and cannot be resumed.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn cancel_sale(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
+    store::cancel(conn, concert).await
 }
 
 /// Ends the stay of `user`, if one is live, and records that its slot is to be freed. Whether one was.
@@ -184,25 +205,25 @@ pub async fn lock_stay(conn: &mut Conn, concert: ConcertId, user: UserId) -> Res
 /// What a script asks about the sales and the stays of buyers who pay.
 #[derive(Debug)]
 pub struct AskedStays {
-    stopped: Slot<(bool, ConcertId)>,
+    halts: Slot<(bool, bool, ConcertId)>,
     stays: Slot<store::stays::Stay>,
 }
 
 /// What was found: live stays, whose rows are locked.
 #[derive(Debug)]
 pub struct Stays {
-    /// Sales that an operator has stopped.
-    pub stopped: HashSet<ConcertId>,
+    /// Why nothing of these sales may be paid.
+    pub halts: HashMap<ConcertId, Halt>,
     live: Vec<store::stays::Stay>,
 }
 
 /// Has a script lock the stays of these buyers (sorted) for the rest of the transaction, as far as they have not ended, and read
-/// whether their sales are stopped, as [`refuse_if_stopped`] does.
+/// whether their sales are halted, as [`refuse_if_stopped`] does.
 pub fn ask_stays(script: &mut Script, buyers: &[(ConcertId, UserId)]) -> AskedStays {
     let concerts: HashSet<ConcertId> = buyers.iter().map(|(concert, _)| *concert).collect();
     let concerts: Vec<ConcertId> = concerts.into_iter().collect();
-    let stopped = store::stays::ask_stopped(script, &concerts);
-    AskedStays { stopped, stays: store::stays::ask_for_update(script, buyers) }
+    let halts = store::stays::ask_halts(script, &concerts);
+    AskedStays { halts, stays: store::stays::ask_for_update(script, buyers) }
 }
 
 impl AskedStays {
@@ -211,8 +232,9 @@ impl AskedStays {
     /// # Errors
     /// Where a row is not what it should be.
     pub fn read(&self, outcomes: &Outcomes) -> Result<Stays, Problem> {
-        let stopped = outcomes.list(&self.stopped)?.into_iter().filter(|(is_stopped, _)| *is_stopped);
-        Ok(Stays { stopped: stopped.map(|(_, concert)| concert).collect(), live: outcomes.list(&self.stays)? })
+        let halts = outcomes.list(&self.halts)?.into_iter();
+        let halts = halts.map(|(is_stopped, is_cancelled, concert)| (concert, Halt::from((is_stopped, is_cancelled))));
+        Ok(Stays { halts: halts.collect(), live: outcomes.list(&self.stays)? })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 use sqlx::mysql::MySqlRow;
 
-use super::domain::{InCharge, PassId, Rules};
+use super::domain::{Halt, InCharge, PassId, Rules};
 use super::pass::Pass;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
@@ -46,8 +46,10 @@ const CHECKPOINT: &str = "UPDATE queue_sales SET serving = GREATEST(serving, ?),
          GREATEST(UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, COALESCE(checkpointed_at, '1970-01-01'))) \
      WHERE concert_id = ? AND epoch = ?";
 const FIND_EPOCH_IN_SHARE_MODE: &str =
-    "SELECT epoch, is_stopped FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
-const FIND_IS_STOPPED: &str = "SELECT is_stopped FROM queue_sales WHERE concert_id = ?";
+    "SELECT epoch, is_stopped, is_cancelled FROM queue_sales WHERE concert_id = ? LOCK IN SHARE MODE";
+const FIND_HALT: &str = "SELECT is_stopped, is_cancelled FROM queue_sales WHERE concert_id = ?";
+const CANCEL: &str = "UPDATE queue_sales SET is_stopped = 1, is_cancelled = 1, rules_version = rules_version + 1 \
+     WHERE concert_id = ?";
 const LIST_LIVE_PASSES: &str = "SELECT arrival, expires_at FROM queue_passes WHERE concert_id = ? AND is_live = 1 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND LIMIT 100000";
 const FIND_LAST_ADMITTED: &str = "SELECT MAX(arrival) FROM queue_passes WHERE concert_id = ?";
@@ -276,20 +278,27 @@ pub(super) async fn checkpoint(conn: &mut Conn, progress: &Progress) -> Result<(
     Ok(())
 }
 
-/// The sale's epoch, and whether it is stopped: nobody can change either before the transaction ends.
-pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Option<(u32, bool)>, Problem> {
-    Ok(sqlx::query_as(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?)
+/// The sale's epoch, and whether it is halted: nobody can change either before the transaction ends.
+pub(super) async fn lock_epoch(conn: &mut Conn, concert: ConcertId) -> Result<Option<(u32, Halt)>, Problem> {
+    let found = sqlx::query_as(FIND_EPOCH_IN_SHARE_MODE).bind(concert).fetch_optional(conn.sql()).await?;
+    Ok(found.map(|(epoch, is_stopped, is_cancelled)| (epoch, Halt::from((is_stopped, is_cancelled)))))
 }
 
-/// Whether an operator has stopped the sale, as of this statement.
-pub(super) async fn is_stopped(conn: &mut Conn, concert: ConcertId) -> Result<bool, Problem> {
-    let found: Option<bool> = sqlx::query_scalar(FIND_IS_STOPPED).bind(concert).fetch_optional(conn.sql()).await?;
-    Ok(found.unwrap_or(false))
+/// Whether the sale is halted, as of this statement.
+pub(super) async fn find_halt(conn: &mut Conn, concert: ConcertId) -> Result<Halt, Problem> {
+    let found: Option<(bool, bool)> = sqlx::query_as(FIND_HALT).bind(concert).fetch_optional(conn.sql()).await?;
+    Ok(found.map(Halt::from).unwrap_or_default())
+}
+
+/// Ends the sale for good.
+pub(super) async fn cancel(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
+    sqlx::query(CANCEL).bind(concert).execute(conn.sql()).await?;
+    Ok(())
 }
 
 /// The same, for a script.
-pub(super) fn is_stopped_text(concert: ConcertId) -> Text {
-    Text::new(FIND_IS_STOPPED).bind(&concert)
+pub(super) fn find_halt_text(concert: ConcertId) -> Text {
+    Text::new(FIND_HALT).bind(&concert)
 }
 
 /// The highest rank that was ever let in: it was called, and so was everybody before.

@@ -29,6 +29,9 @@ const CHECKPOINT_MAX_AGE: Duration = Duration::from_secs(2);
 const IDLE_MAX_AGE: Duration = Duration::from_secs(3);
 /// How long before its opening a line is ticked.
 const LEAD: Duration = Duration::from_mins(1);
+/// How long after its end a line is still kept up to date: a booking that ends sooner than was said, because the concert is
+/// cancelled, must be seen by every instance.
+const LINGER: Duration = Duration::from_secs(10);
 
 impl Queue {
     /// Rereads what operators may have changed, for every sale that is live, and forgets the others.
@@ -36,7 +39,8 @@ impl Queue {
     /// # Errors
     /// Where MySQL does not answer.
     pub async fn refresh(&self) -> Result<Vec<Arc<Sale>>, Problem> {
-        let open = self.parts.catalog.list_live_sales(self.now(), LEAD, self.parts.settings.sales_max).await?;
+        let (since, lead) = (self.now().minus(LINGER), LEAD + LINGER);
+        let open = self.parts.catalog.list_live_sales(since, lead, self.parts.settings.sales_max).await?;
         if open.len() >= self.parts.settings.sales_max as usize && self.crowded.is_due() {
             tracing::error!(sales_max = open.len(), "more sales are open than are served: the oldest may stand still");
         }

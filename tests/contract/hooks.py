@@ -107,7 +107,10 @@ def before_call(context, case, kwargs):
             case.path_parameters["id"] = id_for(case.path) or path
     if path is None and "code" in (case.path_parameters or {}) and not is_wrong_at(case, ParameterLocation.PATH):
         if not one_in_five(str(case.path_parameters["code"])):
-            case.path_parameters["code"] = "not_found"
+            case.path_parameters["code"] = OWN["ticket_code"] if "/tickets/" in case.path else "not_found"
+    if "picture" in (case.path_parameters or {}) and not is_wrong_at(case, ParameterLocation.PATH):
+        if not one_in_five(str(case.path_parameters["picture"])):
+            case.path_parameters.update(id=OWN["reservation"], picture=OWN["ticket_code"] + ".svg")
     if not is_wrong_at(case, ParameterLocation.HEADER):
         for name, member in (("Queue-Ticket", "ticket"), ("Queue-Pass", "pass")):
             if name in (case.headers or {}) and not one_in_five(str(case.headers[name])):
@@ -240,6 +243,11 @@ def fit_blocks(body):
     body["seat_ids"] = list(dict.fromkeys(re.sub("^A-[0-9]+-", "A-4-", seat) for seat in body["seat_ids"]))
 
 
+def fit_postponement(body):
+    """A later date, and the same one each time: a performance goes no way back."""
+    body["starts_at"] = "2090-01-01T00:00:00Z"
+
+
 FITTING = {
     ("POST", "/v1/admin/concerts"): fit_concert,
     ("POST", "/v1/admin/venues"): fit_venue,
@@ -250,4 +258,5 @@ FITTING = {
     ("POST", "/v1/performances/{id}/holds"): fit_hold,
     ("POST", "/v1/admin/performances/{id}/blocks"): fit_blocks,
     ("DELETE", "/v1/admin/performances/{id}/blocks"): fit_blocks,
+    ("POST", "/v1/admin/performances/{id}/postponement"): fit_postponement,
 }

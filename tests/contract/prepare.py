@@ -102,7 +102,8 @@ def own(base, token, concert, performance, row):
     key = {"Idempotency-Key": f"prepare-pay-{row}"}
     paid = must(base, [201], "POST", f"/v1/holds/{first}/payment", token, {"method": "points"}, key)
     ticket, granted = enter(base, token, concert)
-    return {"token": token, "ticket": ticket, "pass": granted, "hold": None, "reservation": paid["id"]}
+    return {"token": token, "ticket": ticket, "pass": granted, "hold": None, "reservation": paid["id"],
+            "ticket_code": paid["seats"][0]["ticket_code"]}
 
 
 def main():

@@ -6,6 +6,7 @@ mod support;
 
 mod accept_loop;
 mod admission;
+mod aftermath;
 mod audit;
 mod availability;
 mod blocks;
@@ -56,6 +57,7 @@ mod seat_filter;
 mod shared_payments;
 mod stage;
 mod statements;
+mod tickets;
 mod topology;
 mod units;
 mod waiting;

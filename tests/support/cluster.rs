@@ -44,8 +44,13 @@ pub struct Cluster {
 impl Cluster {
     /// So many instances, ready.
     pub async fn start(instances: usize) -> Self {
+        Self::start_with(instances, &[]).await
+    }
+
+    /// The same, with these settings for every instance.
+    pub async fn start_with(instances: usize, extra: &[(&str, &str)]) -> Self {
         let servers = Servers::start().await;
-        let world = World::on(&servers.mysql_url(), &servers.redis_url(), &[]).await;
+        let world = World::on(&servers.mysql_url(), &servers.redis_url(), extra).await;
         let mut nodes = Vec::new();
         for _ in 0..instances {
             let (process, base) = Process::serve(&world, &[]).await;

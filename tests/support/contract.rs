@@ -76,13 +76,17 @@ impl Operation {
         matches!(self.name().as_str(), "DELETE /v1/me" | "DELETE /v1/sessions/current")
     }
 
-    /// Whether buyers of the concert cannot do afterwards what they could before.
+    /// Whether buyers of the concert cannot do afterwards what they could before, or it is about an operation of that kind.
     pub fn stops_others(&self) -> bool {
         matches!(
             self.name().as_str(),
             "POST /v1/admin/concerts/{id}/stop"
                 | "POST /v1/admin/concerts/{id}/resume"
                 | "DELETE /v1/admin/concerts/{id}/queue/passes"
+                | "POST /v1/admin/concerts/{id}/cancellation"
+                | "GET /v1/admin/concerts/{id}/cancellation"
+                | "POST /v1/admin/reservations/{id}/refund"
+                | "POST /v1/admin/tickets/{code}/check-in"
         )
     }
 
@@ -135,6 +139,10 @@ pub struct Site {
     /// Not paid.
     pub hold: String,
     pub reservation: String,
+    /// Of a seat of it.
+    pub ticket_code: String,
+    /// Somebody else's reservation, for what the owner must not lose, with the code of its one ticket.
+    foreign: (String, String),
     /// For what would take from the owner what the other operations need.
     elsewhere: Sale,
     /// Buyers whose sessions may be ended.
@@ -155,7 +163,9 @@ impl Site {
         owner.charge(&api, 1_000_000).await;
         let pass = owner.enter(&api, &sale).await;
         let paid = owner.hold(&api, &sale.performances[0], &pass, &["A-1-1"]).await;
-        let reservation = text(&owner.try_pay(&api, &paid, "paid").await.expect(201)["id"]);
+        let paid = owner.try_pay(&api, &paid, "paid").await.expect(201);
+        let (reservation, ticket_code) = (text(&paid["id"]), text(&paid["seats"][0]["ticket_code"]));
+        let foreign = Self::somebodys(&api, &elsewhere).await;
         // Paying has ended the first stay; the line learns it a moment later.
         let ticket = eventually("a new place", || async {
             let joined = api.post(&format!("/v1/concerts/{}/queue/tickets", sale.concert)).bearer(&owner.token);
@@ -166,7 +176,32 @@ impl Site {
         let pass = owner.claim(&api, &sale, &ticket).await;
         let hold = owner.hold(&api, &sale.performances[0], &pass, &["A-1-2"]).await;
         let spare = Mutex::new(Buyer::many(&instance.state, 400).await.into());
-        Self { world, instance, api, sale, owner, other, ticket, pass, hold, reservation, elsewhere, spare }
+        Self {
+            world,
+            instance,
+            api,
+            sale,
+            owner,
+            other,
+            ticket,
+            pass,
+            hold,
+            reservation,
+            ticket_code,
+            foreign,
+            elsewhere,
+            spare,
+        }
+    }
+
+    /// A reservation of somebody's, and the code of its ticket.
+    async fn somebodys(api: &Api, sale: &Sale) -> (String, String) {
+        let buyer = Buyer::new(api).await;
+        buyer.charge(api, 100_000).await;
+        let pass = buyer.enter(api, sale).await;
+        let hold = buyer.hold(api, &sale.performances[0], &pass, &["A-1-1"]).await;
+        let paid = buyer.try_pay(api, &hold, "paid").await.expect(201);
+        (text(&paid["id"]), text(&paid["seats"][0]["ticket_code"]))
     }
 
     pub async fn end(self) {
@@ -182,6 +217,7 @@ impl Site {
             Some("concerts") => &self.sale.concert,
             Some("performances") => &self.sale.performances[0],
             Some("holds") => &self.hold,
+            Some("reservations") if operation.stops_others() => &self.foreign.0,
             Some("reservations") => &self.reservation,
             _ => panic!("{name} takes an id of what this site does not have: add it here"),
         }
@@ -189,8 +225,14 @@ impl Site {
 
     /// The operation's address, with what exists in place of its parameters.
     pub fn path(&self, operation: &Operation) -> String {
-        let path = operation.path.replace("{code}", "not_found");
-        let path = if path.contains("{id}") { path.replace("{id}", self.id(operation)) } else { path };
+        if operation.takes_id() { self.path_with(operation, self.id(operation)) } else { self.path_with(operation, "") }
+    }
+
+    /// The same with this id.
+    pub fn path_with(&self, operation: &Operation, id: &str) -> String {
+        let code = if operation.stops_others() { &self.foreign.1 } else { "not_found" };
+        let path = operation.path.replace("{code}", code).replace("{id}", id);
+        let path = path.replace("{picture}", &format!("{}.svg", self.ticket_code));
         assert!(!path.contains('{'), "{} has a parameter that this site does not know: add it here", operation.name());
         path
     }
@@ -225,6 +267,7 @@ impl Site {
             "POST /v1/admin/performances/{id}/blocks" | "DELETE /v1/admin/performances/{id}/blocks" => {
                 json!({"seat_ids": ["A-2-9"]})
             }
+            "POST /v1/admin/performances/{id}/postponement" => json!({"starts_at": "2099-01-01T00:00:00Z"}),
             name => panic!("{name} takes a body that this site does not know: add it here"),
         })
     }

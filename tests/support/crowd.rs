@@ -11,9 +11,9 @@ use super::{Api, Buyer, History, Reply, Sale};
 /// Requests at the same time, by all of a crowd.
 const AT_ONCE: usize = 32;
 const SEATS_PER_ROW: usize = 50;
-const PRICE: i64 = 10_000;
+pub const PRICE: i64 = 10_000;
 /// Not a multiple of the price: who pays twice is not noticed by going below zero alone.
-const POINTS: i64 = 25_000;
+pub const POINTS: i64 = 25_000;
 
 /// Who is ready to pay.
 pub struct Member {
@@ -25,6 +25,7 @@ pub struct Member {
 
 /// The crowd, on a sale of its own.
 pub struct Crowd {
+    pub sale: Sale,
     pub members: Vec<Member>,
 }
 
@@ -51,7 +52,7 @@ impl Crowd {
             Member { key: format!("pay {hold}"), buyer, hold }
         };
         let members = stream::iter(buyers.into_iter().zip(labels)).map(sit).buffer_unordered(AT_ONCE).collect().await;
-        Self { members }
+        Self { sale, members }
     }
 
     /// Everybody pays, as soon as there is a permit, and insists on an answer.

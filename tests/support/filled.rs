@@ -46,7 +46,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
 
 /// Fills the tables that came later.
 pub async fn fill_later(sql: &mut MySqlConnection) {
-    run(sql, vec![operators(), line_in_mysql(), cards()]).await;
+    run(sql, vec![operators(), line_in_mysql(), cards(), cancellations()]).await;
 }
 
 async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
@@ -195,6 +195,17 @@ fn line_in_mysql() -> Vec<String> {
              FROM filling WHERE n < 8000"
         ),
     ]
+}
+
+/// Of concerts of which nothing was sold; the last five are not finished.
+fn cancellations() -> Vec<String> {
+    vec![format!(
+        "INSERT INTO concert_cancellations (concert_id, operator_id, state, requested_at, finished_at) SELECT {}, {}, \
+         n < 395, NOW - INTERVAL (400 - n) HOUR, IF(n < 395, NOW - INTERVAL (400 - n) HOUR + INTERVAL 1 MINUTE, NULL) \
+         FROM filling WHERE n < 400",
+        concert("(n + 1000)"),
+        user("(n % 7)")
+    )]
 }
 
 /// Ten holds of each of 500 buyers, each of two seats, in performances of a hundred. Of five holds three were paid, one was released and one expired;

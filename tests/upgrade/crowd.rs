@@ -233,9 +233,30 @@ fn assert_contains(found: &Value, known: &Value) {
     match (found, known) {
         (Value::Object(found), Value::Object(known)) => {
             for (name, value) in known {
-                assert_contains(found.get(name).unwrap_or(&Value::Null), value);
+                let found = found.get(name).unwrap_or(&Value::Null);
+                if name == "ticket_code" {
+                    assert_eq!(serial(found), serial(value));
+                } else {
+                    assert_contains(found, value);
+                }
             }
+        }
+        (Value::Array(found), Value::Array(known)) => {
+            assert_eq!(found.len(), known.len());
+            found.iter().zip(known).for_each(|(found, known)| assert_contains(found, known));
         }
         (found, known) => assert_eq!(found, known),
     }
+}
+
+/// What tells a ticket from all others: all of the codes of versions that did not sign them, and a part of those that do.
+#[track_caller]
+fn serial(code: &Value) -> String {
+    use base64::Engine as _;
+    let code = text_of(code);
+    if code.len() == 26 {
+        return code.to_owned();
+    }
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(code).expect("base64");
+    String::from_utf8(bytes[21..47].to_vec()).expect("ASCII")
 }

@@ -27,7 +27,7 @@ use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED};
 use crate::platform::idempotency::{self, Before, Begun};
 use crate::platform::money::Money;
-use crate::queue::pass::{self, BOOKING_CLOSED, PassId};
+use crate::queue::pass::{self, BOOKING_CLOSED, Halt, PassId};
 
 /// A request for seats that are named.
 #[derive(Debug)]
@@ -163,7 +163,7 @@ struct Facts {
     now: Timestamp,
     /// Those of the passes that are live; their rows are locked.
     live: HashSet<PassId>,
-    is_stopped: bool,
+    halt: Halt,
     /// What each request was answered before, if it was.
     before: Vec<Option<Before>>,
     /// How many seats of the concert these buyers have.
@@ -220,7 +220,7 @@ impl Round<'_> {
         let free = seats::store::ask_free_for_update(&mut script, offset, hall.performance, &seats);
         let outcomes = script.run(conn).await?;
 
-        let pass::Found { live, now, is_stopped } = asked.read(&outcomes)?;
+        let pass::Found { live, now, halt } = asked.read(&outcomes)?;
         let now = match now {
             Some(now) => now,
             None => db::now(conn).await?,
@@ -232,7 +232,7 @@ impl Round<'_> {
         let free = outcomes.list(&free)?.into_iter().map(|(seat,)| seat).collect();
         let mut found = idempotency::read_stored(conn, &begun, (&outcomes, &stored)).await?.into_iter();
         let before = self.batch.iter().map(|one| one.begun.as_ref().and_then(|_| found.next()?)).collect();
-        Ok(Some(Facts { hall, concert, now, live, is_stopped, before, counts, free }))
+        Ok(Some(Facts { hall, concert, now, live, halt, before, counts, free }))
     }
 
     /// Answers requests that took effect before as they were answered then.
@@ -247,10 +247,9 @@ impl Round<'_> {
 
     fn check_sale(&mut self, facts: &Facts) {
         let is_closed = facts.now >= facts.concert.hours().booking_closes_at;
-        self.refuse(|_| match (facts.is_stopped, is_closed) {
-            (true, _) => Some(pass::stopped()),
-            (false, true) => Some(Problem::new(&BOOKING_CLOSED)),
-            (false, false) => None,
+        self.refuse(|_| match facts.halt.refusal() {
+            Some(refusal) => Some(refusal),
+            None => is_closed.then(|| Problem::new(&BOOKING_CLOSED)),
         });
     }
 

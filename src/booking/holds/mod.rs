@@ -9,6 +9,7 @@
 //! Tables owned: `holds`, `hold_seats`.
 
 mod batch;
+mod closing;
 pub mod domain;
 pub mod http;
 mod marks;
@@ -16,6 +17,7 @@ mod service;
 pub mod store;
 mod taking;
 
+pub use closing::end_if_live;
 pub use domain::{CODES, HeldSeat, Hold, HoldId, HoldStatus};
 pub use service::{Asked, Holds, Parts, Request};
 pub use store::INVARIANTS;

@@ -33,6 +33,8 @@ const ROW_LEN: usize = 420;
 const SEAT_ROW_LEN: usize = 260;
 const SET_STATE: &str = "UPDATE holds SET state = ?, changed_at = ? WHERE id = ?";
 
+pub(super) mod closing;
+
 /// What must hold of holds.
 pub const INVARIANTS: &[Invariant] = &[
     Invariant {

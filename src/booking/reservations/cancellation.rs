@@ -1,33 +1,28 @@
-//! Cancellation: the buyer gives a reservation back. The seats are free and the money is back in one transaction.
+//! Cancellation: the buyer gives a reservation back. The seats are free and the money is back, or owed to the card, in one
+//! transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-
-use super::checkout::{Checkout, shown};
+use super::checkout::Checkout;
 use super::domain::{NOT_CANCELLABLE, ReservationId, ReservationStatus};
-use super::store::{self, ReservationRow};
+use super::refunds::{By, undo};
+use super::store;
+use super::store::ReservationRow;
 use crate::accounts::UserId;
-use crate::booking::seats::filter::{Change, Hall};
-use crate::booking::seats::{self, News};
-use crate::catalog::Reader;
-use crate::catalog::domain::Concert;
-use crate::payments;
+use crate::booking::seats::News;
+use crate::booking::tickets::TicketKeys;
+use crate::catalog::{Reader, changes};
+use crate::platform::clock::Timestamp;
 use crate::platform::db::{self, Conn};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, OK, RequestKey};
-use crate::platform::money::CURRENCY;
-use crate::platform::outbox;
-use crate::points;
-
-/// The event that a reservation was given back by its buyer: the second one of every reservation that has it.
-const CANCELLED: &str = "reservation.cancelled";
 
 struct Cancelling {
     user: UserId,
     id: ReservationId,
     catalog: Arc<Reader>,
+    keys: TicketKeys,
     until: Duration,
     news: News,
 }
@@ -39,8 +34,8 @@ impl Checkout {
     /// 404 where the user has none of that id, `not_cancellable`.
     pub async fn cancel(&self, user: UserId, id: ReservationId, key: RequestKey) -> Result<Answer, Problem> {
         let news = News::default();
-        let (catalog, until) = (self.catalog.clone(), self.cancel_until);
-        let cancelling = Cancelling { user, id, catalog, until, news: news.clone() };
+        let (catalog, keys, until) = (self.catalog.clone(), self.keys.clone(), self.cancel_until);
+        let cancelling = Cancelling { user, id, catalog, keys, until, news: news.clone() };
         let answer = self
             .idempotency
             .once("booking.cancel", user.0, key, cancelling, |conn, cancelling| Box::pin(cancelling.run(conn)))
@@ -53,39 +48,53 @@ impl Checkout {
 
 impl Cancelling {
     async fn run(&self, conn: &mut Conn) -> Result<Answer, Problem> {
-        let row = store::find_for_update(conn, self.user, self.id).await?;
-        let mut row = row.ok_or_else(|| Problem::not_found("reservation"))?;
-        let concert = self.catalog.get_concert_within(conn, row.concert_id).await?;
-        self.check(conn, &row, &concert).await?;
-        points::ledger::refund(conn, self.user, row.amount, row.payment_id.0).await?;
-        let numbers = store::list_seat_numbers(conn, self.id).await?;
-        let freed = seats::store::take_back(conn, row.performance_id, self.id, &numbers).await?;
-        if freed != numbers.len() as u64 || !payments::mark_refunded(conn, row.payment_id).await? {
-            let cause = anyhow::anyhow!("{freed} of {} sold seats were free to give back", numbers.len());
-            return Err(Problem::internal(cause));
-        }
-        store::mark_cancelled(conn, self.id).await?;
-        let sold: Vec<_> = store::list_seats(conn, &[self.id]).await?.into_iter().map(|(_, seat)| seat).collect();
-        let labels: Vec<&str> = sold.iter().map(|seat| seat.id.as_str()).collect();
-        let facts = json!({"reservation_id": self.id, "user_id": self.user, "concert_id": row.concert_id,
-            "performance_id": row.performance_id, "seat_ids": labels, "amount": row.amount, "currency": CURRENCY});
-        outbox::record(conn, CANCELLED, self.id.0, 2, &facts).await?;
-        if let Some(hall) = Hall::of(&concert, row.performance_id) {
-            self.news.put(hall, Change::Freed(numbers));
-        }
-        row.state = ReservationStatus::CANCELLED;
-        let payment = payments::list(conn, &[row.payment_id]).await?.pop();
-        let payment = payment.ok_or_else(|| Problem::internal(anyhow::anyhow!("a reservation without its payment")))?;
-        Answer::json(OK, &shown(&row, concert.title.clone(), sold, &payment))
+        let owned = store::refunds::find_of_user_for_update(conn, self.user, self.id).await?;
+        let owned = owned.ok_or_else(|| Problem::not_found("reservation"))?;
+        let concert = self.catalog.get_concert_within(conn, owned.row.concert_id).await?;
+        self.check(conn, &owned.row).await?;
+        let undone = undo(conn, owned, By::Buyer).await?;
+        undone.tell(&concert, &self.news);
+        Answer::json(OK, &undone.shown(&concert, &self.keys))
     }
 
-    async fn check(&self, conn: &mut Conn, row: &ReservationRow, concert: &Concert) -> Result<(), Problem> {
-        let performance = concert.performances.iter().find(|one| one.id == row.performance_id);
-        let performance = performance.ok_or_else(|| Problem::internal(anyhow::anyhow!("no such performance")))?;
+    async fn check(&self, conn: &mut Conn, row: &ReservationRow) -> Result<(), Problem> {
         let is_confirmed = ReservationStatus::of(row.state) == ReservationStatus::Confirmed;
-        if !is_confirmed || db::now(conn).await? >= performance.starts_at.minus(self.until) {
+        // Read here, not from memory: another instance may have moved the date a moment ago.
+        let date = changes::find_date(conn, row.performance_id).await?;
+        let date = date.ok_or_else(|| Problem::internal(anyhow::anyhow!("no such performance")))?;
+        let deadline = deadline(date.starts_at, date.postponed_at, row.paid_at, self.until);
+        if !is_confirmed || db::now(conn).await? >= deadline {
             return Err(Problem::new(&NOT_CANCELLABLE));
         }
         Ok(())
+    }
+}
+
+/// Until when a reservation can be given back: some time before its performance; or until it begins, if it was moved after the
+/// buyer had paid for another date.
+fn deadline(
+    starts_at: Timestamp,
+    postponed_at: Option<Timestamp>,
+    paid_at: Option<Timestamp>,
+    until: Duration,
+) -> Timestamp {
+    let is_for_another_date = postponed_at.zip(paid_at).is_some_and(|(postponed, paid)| paid <= postponed);
+    if is_for_another_date { starts_at } else { starts_at.minus(until) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_paid_for_another_date_may_cancel_until_the_new_one() {
+        let at = |hours: i64| Timestamp::from_millis(hours * 3_600_000).unwrap();
+        let until = Duration::from_hours(24);
+        let cases =
+            [(None, Some(10), 76), (Some(20), Some(10), 100), (Some(20), Some(20), 100), (Some(20), Some(21), 76)];
+        for (postponed, paid, expected) in cases {
+            let found = deadline(at(100), postponed.map(at), paid.map(at), until);
+            assert_eq!(found, at(expected), "{postponed:?} {paid:?}");
+        }
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::checkout::{CONFIRMED, shown};
+use super::checkout::CONFIRMED;
 use super::domain::{ReservationId, ReservationStatus, SoldSeat};
+use super::shown::shown;
 use super::store::{self, NewReservation, ReservationRow};
 use crate::accounts::UserId;
 use crate::booking::holds::domain::{HOLD_EXPIRED, HOLD_PAID};
@@ -17,6 +18,7 @@ use crate::booking::holds::store::HoldRow;
 use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
 use crate::booking::seats::filter::{Change, Filter, Hall};
 use crate::booking::seats::{self, News};
+use crate::booking::tickets::TicketKeys;
 use crate::catalog::Reader;
 use crate::catalog::domain::Concert;
 use crate::payments::domain::PAYMENT_METHOD_UNAVAILABLE;
@@ -42,6 +44,7 @@ const PAID_OTHERWISE: &str = "paid_otherwise";
 pub struct HoldsByCard {
     catalog: Arc<Reader>,
     filter: Filter,
+    keys: TicketKeys,
 }
 
 impl Payable for HoldsByCard {
@@ -52,11 +55,10 @@ impl Payable for HoldsByCard {
             let refusal = match hold.status() {
                 HoldStatus::Paid => Some(Problem::new(&HOLD_PAID)),
                 HoldStatus::Released | HoldStatus::Expired => Some(Problem::new(&HOLD_EXPIRED)),
-                HoldStatus::Held if pass::is_stopped(conn, hold.concert_id).await? => Some(pass::stopped()),
                 HoldStatus::Held if hold.amount == Money::ZERO => {
                     Some(Problem::new(&PAYMENT_METHOD_UNAVAILABLE).detail("It costs nothing: pay with points."))
                 }
-                HoldStatus::Held => None,
+                HoldStatus::Held => pass::find_halt(conn, hold.concert_id).await?.refusal(),
             };
             Ok(refusal.map_or(Ok(hold.amount), Err))
         })
@@ -75,7 +77,9 @@ impl Payable for HoldsByCard {
                 return Ok(Delivery::Impossible(PAID_OTHERWISE, Told::only(answer)));
             }
             // The stay inside ends with the payment; that of a late one may be for other seats by now.
-            let is_in_time = late.hold.status() == HoldStatus::Held && late.sell_held(conn).await?;
+            // A sale that was stopped after the card was asked for goes on for those who have paid; one that is cancelled does not.
+            let is_off = pass::find_halt(conn, late.hold.concert_id).await?.is_cancelled;
+            let is_in_time = !is_off && late.hold.status() == HoldStatus::Held && late.sell_held(conn).await?;
             if is_in_time || late.sell_again(conn).await? {
                 let (answer, after) = late.confirm(conn, &self.filter).await?;
                 return Ok(Delivery::Delivered(Told { answer, after }));
@@ -104,8 +108,8 @@ impl Payable for HoldsByCard {
 impl HoldsByCard {
     /// Holds of this catalogue; the filter hears what is sold.
     #[must_use]
-    pub const fn new(catalog: Arc<Reader>, filter: Filter) -> Self {
-        Self { catalog, filter }
+    pub const fn new(catalog: Arc<Reader>, filter: Filter, keys: TicketKeys) -> Self {
+        Self { catalog, filter, keys }
     }
 }
 
@@ -123,13 +127,11 @@ async fn get_hold(conn: &mut Conn, attempt: &Attempt) -> Result<HoldRow, Problem
 
 /// The seats of a hold as its buyer sees them while there are no tickets for them.
 pub(super) fn unsold(held: &[HeldSeat]) -> Vec<SoldSeat> {
-    let seat = |seat: &HeldSeat| SoldSeat {
-        id: seat.id.clone(),
-        grade: seat.grade.clone(),
-        price: seat.price,
-        ticket_code: None,
+    let unsold = |seat: &HeldSeat| {
+        let HeldSeat { id, grade, price, number } = seat.clone();
+        SoldSeat { number, id, grade, price, serial: None }
     };
-    held.iter().map(seat).collect()
+    held.iter().map(unsold).collect()
 }
 
 /// A hold whose attempt is looked at again, by now perhaps too late.
@@ -140,16 +142,17 @@ struct Late<'a> {
     /// Of the seats, sorted.
     numbers: Vec<u32>,
     concert: Arc<Concert>,
+    keys: &'a TicketKeys,
 }
 
 impl<'a> Late<'a> {
-    async fn of(cards: &HoldsByCard, conn: &mut Conn, attempt: &'a Attempt) -> Result<Self, Problem> {
+    async fn of(cards: &'a HoldsByCard, conn: &mut Conn, attempt: &'a Attempt) -> Result<Self, Problem> {
         let hold = get_hold(conn, attempt).await?;
         let held = holds::store::list_seats(conn, &[hold.id]).await?;
         let held: Vec<HeldSeat> = held.into_iter().map(|(_, seat)| seat).collect();
         let numbers = held.iter().map(|seat| seat.number).collect();
         let concert = cards.catalog.get_concert_within(conn, hold.concert_id).await?;
-        Ok(Self { attempt, hold, held, numbers, concert })
+        Ok(Self { attempt, hold, held, numbers, concert, keys: &cards.keys })
     }
 
     fn user(&self) -> UserId {
@@ -174,7 +177,7 @@ impl<'a> Late<'a> {
         let performance = self.concert.performances.iter().find(|one| one.id == self.hold.performance_id);
         let is_on = performance.is_some_and(|one| now < one.starts_at)
             && now < self.concert.hours().booking_closes_at
-            && !pass::is_stopped(conn, self.hold.concert_id).await?;
+            && pass::find_halt(conn, self.hold.concert_id).await?.refusal().is_none();
         if !is_on || !self.is_within_limit(conn).await? {
             return Ok(false);
         }
@@ -259,7 +262,7 @@ impl<'a> Late<'a> {
         let tickets: Vec<_> = store::list_seats(conn, &[row.id]).await?.into_iter().map(|(_, seat)| seat).collect();
         let payment = crate::payments::list(conn, &[row.payment_id]).await?.pop();
         let payment = payment.ok_or_else(|| Problem::internal(anyhow::anyhow!("a reservation without its payment")))?;
-        Answer::json(ACCEPTED, &shown(&row, self.concert.title.clone(), tickets, &payment))
+        Answer::json(ACCEPTED, &shown(&row, self.concert.title.clone(), tickets, &payment, self.keys))
     }
 
     fn answer(&self, row: &ReservationRow, seats: Vec<SoldSeat>, paid: PaymentStatus) -> Result<Answer, Problem> {
@@ -267,7 +270,7 @@ impl<'a> Late<'a> {
         let payment = Payment { id, method: Method::Card, status: paid, amount };
         // Only what has come to a good end was created.
         let code = if paid == PaymentStatus::Succeeded { CREATED } else { ACCEPTED };
-        Answer::json(code, &shown(row, self.concert.title.clone(), seats, &payment))
+        Answer::json(code, &shown(row, self.concert.title.clone(), seats, &payment, self.keys))
     }
 
     fn facts(&self) -> serde_json::Value {

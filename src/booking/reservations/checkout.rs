@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::card;
-use super::domain::{ConcertName, PaymentView, Reservation, ReservationId, ReservationStatus, SoldSeat};
+use super::domain::{Reservation, ReservationId, SoldSeat};
 use super::paying::{PayHolds, Wanted};
+use super::shown::shown;
 use super::store::{self, ReservationRow};
 use crate::accounts::UserId;
 use crate::booking::holds::{self, HoldId};
 use crate::booking::seats::{Filter, Settings};
+use crate::booking::tickets::TicketKeys;
 use crate::catalog::Reader;
 use crate::payments::payable::Ask;
 use crate::payments::{self, Attempts, Payment, PaymentId, Subject};
@@ -21,7 +23,6 @@ use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Page, PageParams};
 use crate::platform::idempotency::Idempotency;
 use crate::platform::latency::Latencies;
-use crate::platform::money::CURRENCY;
 use crate::platform::outbox::Wake;
 
 /// The event that a reservation was paid.
@@ -35,6 +36,7 @@ pub struct Checkout {
     pub(super) catalog: Arc<Reader>,
     pub(super) wake: Wake,
     pub(super) filter: Filter,
+    pub(super) keys: TicketKeys,
     pub(super) cancel_until: Duration,
     combiner: Combiner<PayHolds>,
     latencies: Latencies,
@@ -52,6 +54,8 @@ pub struct Parts {
     pub catalog: Arc<Reader>,
     /// Hears which seats are sold and free.
     pub filter: Filter,
+    /// Who signs tickets.
+    pub keys: TicketKeys,
     /// How long holds and payments took lately.
     pub latencies: Latencies,
     /// Wakes the relay.
@@ -64,7 +68,7 @@ impl Checkout {
     /// Over these parts.
     #[must_use]
     pub fn new(parts: Parts, settings: &Settings) -> Self {
-        let Parts { db, idempotency, catalog, filter, latencies, wake, attempts } = parts;
+        let Parts { db, idempotency, catalog, filter, keys, latencies, wake, attempts } = parts;
         let cancel_until = Duration::from_hours(u64::from(settings.cancel_until_hours));
         let bounds = Bounds {
             lanes: settings.pay_lanes,
@@ -73,14 +77,14 @@ impl Checkout {
         };
         let work = PayHolds { filter: filter.clone(), wake: wake.clone() };
         let combiner = Combiner::new(db.clone(), work, bounds);
-        Self { db, idempotency, catalog, wake, filter, cancel_until, combiner, latencies, attempts }
+        Self { db, idempotency, catalog, wake, filter, keys, cancel_until, combiner, latencies, attempts }
     }
 
     /// Pays a hold with points.
     ///
     /// # Errors
     /// 404 where the user has no such hold, `hold_expired`, `already_paid`, `payment_in_progress`, `insufficient_points`,
-    /// `sale_stopped`.
+    /// `sale_stopped`, `concert_cancelled`.
     pub async fn pay_with_points(&self, user: UserId, hold: HoldId, key: RequestKey) -> Result<Answer, Problem> {
         self.latencies.time(self.submit(user, hold, key)).await
     }
@@ -94,6 +98,7 @@ impl Checkout {
             id: ReservationId::new(),
             payment: PaymentId::new(),
             catalog: self.catalog.clone(),
+            keys: self.keys.clone(),
             begun,
             verdict: Mutex::default(),
             _turn: turn,
@@ -173,7 +178,7 @@ impl Checkout {
         let payment = payment.ok_or_else(|| Problem::internal(anyhow::anyhow!("a reservation without its payment")))?;
         let concert = self.catalog.get_concert(row.concert_id).await?;
         let seats = seats.iter().filter(|(id, _)| *id == row.id).map(|(_, seat)| seat.clone()).collect();
-        Ok(shown(&row, concert.title.clone(), seats, payment))
+        Ok(shown(&row, concert.title.clone(), seats, payment, &self.keys))
     }
 }
 
@@ -190,21 +195,4 @@ async fn list_seats(conn: &mut Conn, rows: &[ReservationRow]) -> Result<Vec<(Res
         );
     }
     Ok(seats)
-}
-
-/// A reservation as its buyer sees it.
-pub(super) fn shown(row: &ReservationRow, title: String, seats: Vec<SoldSeat>, payment: &Payment) -> Reservation {
-    Reservation {
-        id: row.id,
-        status: ReservationStatus::of(row.state),
-        hold_id: row.hold_id,
-        performance_id: row.performance_id,
-        concert: ConcertName { id: row.concert_id, title },
-        seats,
-        amount: row.amount,
-        currency: CURRENCY,
-        payment: PaymentView { id: payment.id, method: payment.method, status: payment.status },
-        created_at: row.created_at,
-        paid_at: row.paid_at,
-    }
 }

@@ -15,7 +15,8 @@ crate::id_types! {
 }
 
 crate::problem_codes! {
-    NOT_CANCELLABLE = 409 "not_cancellable" "Not cancellable" "This reservation was given back already, or its performance is too near.";
+    NOT_CANCELLABLE = 409 "not_cancellable" "Not cancellable" "This reservation was given back already, one of its tickets was used, or its performance is too near.";
+    NOT_REFUNDABLE = 409 "not_refundable" "Not refundable" "Only a confirmed reservation can be refunded: this one is not paid yet, or was given back already.";
 }
 
 /// Where a reservation is.
@@ -35,6 +36,8 @@ pub enum ReservationStatus {
 impl ReservationStatus {
     /// The stored state of what its buyer gave back.
     pub const CANCELLED: u8 = 2;
+    /// The stored state of what the house gave back.
+    pub const REFUNDED: u8 = 3;
 
     /// Reads the stored state.
     #[must_use]
@@ -59,16 +62,33 @@ impl ReservationStatus {
     }
 }
 
-/// A seat that was sold, or is being paid.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+/// A seat that was sold, or is being paid, as its row says it. Buyers see it by [`crate::booking::tickets::TicketKeys::show`].
+#[derive(Clone, Debug)]
 pub struct SoldSeat {
+    /// Its index in the map.
+    pub number: u32,
     /// Its label.
     pub id: String,
     /// Its grade.
     pub grade: String,
     /// Its price.
     pub price: Money,
-    /// What the gate reads; null where nothing was sold, or not yet.
+    /// What is random in its ticket's code; none where nothing was sold, or not yet.
+    pub serial: Option<String>,
+}
+
+/// A seat that was sold, with its ticket, or is being paid.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = SoldSeat)]
+pub struct SeatView {
+    /// Its label.
+    pub id: String,
+    /// Its grade.
+    pub grade: String,
+    /// Its price.
+    pub price: Money,
+    /// What the gate reads: signed, so that it can be told from a made-up one without asking the server. Null where nothing was
+    /// sold, or not yet.
     pub ticket_code: Option<String>,
 }
 
@@ -106,7 +126,7 @@ pub struct Reservation {
     /// The concert.
     pub concert: ConcertName,
     /// Its tickets.
-    pub seats: Vec<SoldSeat>,
+    pub seats: Vec<SeatView>,
     /// What was paid.
     pub amount: Money,
     /// The currency.
@@ -119,9 +139,9 @@ pub struct Reservation {
     pub paid_at: Option<Timestamp>,
 }
 
-/// A new ticket code: 26 digits of Crockford's base 32, 130 random bits.
+/// What is random in a new ticket's code: 26 digits of Crockford's base 32, 130 random bits.
 #[must_use]
-pub fn ticket_code() -> String {
+pub fn ticket_serial() -> String {
     const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
     let mut random = rand::rng();
     (0..26).map(|_| char::from(DIGITS[random.random_range(0..DIGITS.len())])).collect()
@@ -132,8 +152,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticket_codes_differ_and_are_easy_to_read() {
-        let codes: std::collections::HashSet<String> = (0..1000).map(|_| ticket_code()).collect();
+    fn ticket_serials_differ_and_are_easy_to_read() {
+        let codes: std::collections::HashSet<String> = (0..1000).map(|_| ticket_serial()).collect();
         assert_eq!(codes.len(), 1000);
         assert!(codes.iter().all(|code| code.len() == 26 && !code.contains(['I', 'L', 'O', 'U'])));
     }

@@ -56,7 +56,7 @@ enum PaymentBody {
         (status = 400, body = ProblemBody, content_type = "application/problem+json", description = "idempotency_key_missing, malformed_json"),
         (status = 402, body = ProblemBody, content_type = "application/problem+json", description = "insufficient_points with balance, amount; card_declined with decline_code"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, payment_in_progress, coupon_not_usable, idempotency_key_in_flight"),
+        (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, payment_in_progress, coupon_not_usable, concert_cancelled, idempotency_key_in_flight"),
         (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "hold_expired"),
         (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "invalid_body, idempotency_key_reused, payment_method_unavailable"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, payment_unavailable, overloaded, read_only, unavailable or timed_out")))]

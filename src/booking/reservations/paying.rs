@@ -38,6 +38,7 @@ use crate::platform::outbox::{self, Wake};
 use crate::points;
 use crate::points::domain::{Due, Movement, Purses};
 use crate::points::ledger::AskedPurses;
+use crate::booking::tickets::TicketKeys;
 use crate::queue::pass::{self, Stays};
 
 /// A payment that is asked for.
@@ -49,6 +50,7 @@ pub(super) struct Wanted {
     pub id: ReservationId,
     pub payment: PaymentId,
     pub catalog: Arc<Reader>,
+    pub keys: TicketKeys,
     pub begun: Option<Arc<Begun>>,
     pub verdict: Mutex<Option<Arc<Verdict>>>,
     /// The buyer's other writes wait until this is done.
@@ -268,10 +270,10 @@ impl Round<'_> {
     }
 
     fn check(&mut self, first: &First, second: &Second) {
-        self.refuse(|hold| match hold.row {
-            HoldRow { concert_id, .. } if second.stays.stopped.contains(&concert_id) => Some(pass::stopped()),
-            HoldRow { id, .. } if first.in_progress.contains(&id.0) => Some(payments::in_progress()),
-            _ => None,
+        self.refuse(|hold| {
+            let halt = second.stays.halts.get(&hold.row.concert_id).copied().unwrap_or_default();
+            let in_progress = || first.in_progress.contains(&hold.row.id.0).then(payments::in_progress);
+            halt.refusal().or_else(in_progress)
         });
     }
 
@@ -454,7 +456,7 @@ impl Paid {
             hold_id: self.hold.id,
             performance_id: self.hold.performance_id,
             concert: ConcertName { id: self.hold.concert_id, title: self.concert.title.clone() },
-            seats: self.tickets.clone(),
+            seats: self.one.keys.show(self.hold.performance_id, self.tickets.clone()),
             amount: self.hold.amount,
             currency: CURRENCY,
             payment: PaymentView { id: self.one.payment, method: Method::Points, status: PaymentStatus::Succeeded },

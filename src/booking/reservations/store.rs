@@ -25,20 +25,17 @@ const FIND_BY_HOLD: &str = "SELECT id, hold_id, concert_id, performance_id, paym
      FROM reservations WHERE hold_id = ?";
 const FIND: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations WHERE id = ? AND user_id = ?";
-const FIND_FOR_UPDATE: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
-     FROM reservations WHERE id = ? AND user_id = ? FOR UPDATE";
-const MARK_CANCELLED: &str = "UPDATE reservations SET state = 2, \
-     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ?";
-const END_SEATS: &str = "UPDATE reservation_seats SET is_live = NULL WHERE reservation_id = ?";
-const LIST_SEAT_NUMBERS: &str = "SELECT seat_no FROM reservation_seats WHERE reservation_id = ? ORDER BY seat_no";
 /// Where a buyer has few rows the servers would rather sort them by another index.
 const LIST: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, state, amount, created_at, paid_at \
      FROM reservations FORCE INDEX (by_user) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
-const LIST_SEATS: &str = "SELECT reservation_id, label, grade, price, ticket_code FROM reservation_seats \
+const LIST_SEATS: &str = "SELECT reservation_id, seat_no, label, grade, price, ticket_code FROM reservation_seats \
      WHERE reservation_id IN (?) ORDER BY reservation_id, seat_no";
 /// A pending one has no seats yet: its hold counts, as long as it lives.
 const LIST_LIVE_SEAT_COUNTS: &str =
     "SELECT user_id, seat_count FROM reservations WHERE concert_id = ? AND state = 1 AND user_id IN (?)";
+
+pub mod refunds;
+pub mod tickets;
 
 /// What must hold of reservations.
 pub const INVARIANTS: &[Invariant] = &[
@@ -171,8 +168,7 @@ pub(super) async fn find_by_hold(conn: &mut Conn, hold: HoldId) -> Result<Option
 /// A new ticket for each seat of a reservation that was paid.
 pub(super) async fn insert_tickets(conn: &mut Conn, new: &NewReservation<'_>) -> Result<Vec<SoldSeat>, Problem> {
     let sold = paying::tickets(new.seats);
-    let tickets: Vec<_> =
-        new.seats.iter().zip(&sold).map(|(seat, sold)| (new.id, new.performance, seat.number, sold)).collect();
+    let tickets: Vec<_> = sold.iter().map(|ticket| (new.id, new.performance, ticket)).collect();
     let mut script = Script::default();
     paying::insert_tickets(&mut script, &tickets);
     script.run(conn).await?;
@@ -181,28 +177,6 @@ pub(super) async fn insert_tickets(conn: &mut Conn, new: &NewReservation<'_>) ->
 
 pub(super) async fn find(conn: &mut Conn, user: UserId, id: ReservationId) -> Result<Option<ReservationRow>, Problem> {
     Ok(sqlx::query_as(FIND).bind(id).bind(user).fetch_optional(conn.sql()).await?)
-}
-
-/// The user's reservation, locked.
-pub(super) async fn find_for_update(
-    conn: &mut Conn,
-    user: UserId,
-    id: ReservationId,
-) -> Result<Option<ReservationRow>, Problem> {
-    Ok(sqlx::query_as(FIND_FOR_UPDATE).bind(id).bind(user).fetch_optional(conn.sql()).await?)
-}
-
-/// Ends a locked reservation: its tickets open no gate any more.
-pub(super) async fn mark_cancelled(conn: &mut Conn, id: ReservationId) -> Result<(), Problem> {
-    let offset = conn.offset_micros();
-    sqlx::query(MARK_CANCELLED).bind(offset).bind(id).execute(conn.sql()).await?;
-    sqlx::query(END_SEATS).bind(id).execute(conn.sql()).await?;
-    Ok(())
-}
-
-/// The numbers of its seats, sorted.
-pub(super) async fn list_seat_numbers(conn: &mut Conn, id: ReservationId) -> Result<Vec<u32>, Problem> {
-    Ok(sqlx::query_scalar(LIST_SEAT_NUMBERS).bind(id).fetch_all(conn.sql()).await?)
 }
 
 pub(super) async fn list(
@@ -217,6 +191,7 @@ pub(super) async fn list(
 #[derive(sqlx::FromRow)]
 struct SeatRow {
     reservation_id: ReservationId,
+    seat_no: u32,
     label: String,
     grade: String,
     price: Money,
@@ -236,8 +211,8 @@ pub(super) async fn list_seats(
         query = query.bind(*id);
     }
     let seat = |row: SeatRow| {
-        let ticket = SoldSeat { id: row.label, grade: row.grade, price: row.price, ticket_code: Some(row.ticket_code) };
-        (row.reservation_id, ticket)
+        let SeatRow { reservation_id, seat_no: number, label: id, grade, price, ticket_code } = row;
+        (reservation_id, SoldSeat { number, id, grade, price, serial: Some(ticket_code) })
     };
     Ok(query.fetch_all(conn.sql()).await?.into_iter().map(seat).collect())
 }

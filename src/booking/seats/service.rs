@@ -36,6 +36,7 @@ const VERSION_MAX_AGE: Duration = Duration::from_secs(1);
 pub struct Settings {
     pub hold_secs: u64,
     pub cancel_until_hours: u32,
+    pub refunds_per_second_max: u32,
     pub hold_seats_max: usize,
     pub availability_max_age_ms: u64,
     pub hold_lanes: usize,

@@ -38,6 +38,8 @@ const SELL_ROW_LEN: usize = 160;
 const SELL_FREE: &str = "UPDATE seats SET reservation_id = ?, hold_id = NULL, held_until = NULL \
      WHERE performance_id = ? AND reservation_id IS NULL \
      AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?)";
+const LIST_LIVE_HOLDS: &str = "SELECT hold_id FROM seats WHERE performance_id = ? AND hold_id IS NOT NULL \
+     AND held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND held_until < '9999-01-01' LIMIT ?";
 const TAKE_BACK: &str =
     "UPDATE seats SET reservation_id = NULL WHERE performance_id = ? AND reservation_id = ? AND seat_no IN (?)";
 
@@ -165,6 +167,18 @@ pub fn sell_all(script: &mut Script, offset_micros: i64, sales: &[Sale]) -> Slot
         text.bind(&offset_micros)
     });
     script.add_all(texts)
+}
+
+/// The holds that have seats of the performance now, as `limit` of these seats tell them.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_live_holds(conn: &mut Conn, performance: PerformanceId, limit: u32) -> Result<Vec<HoldId>, Problem> {
+    let list = sqlx::query_scalar(LIST_LIVE_HOLDS).bind(performance).bind(conn.offset_micros()).bind(limit);
+    let mut found: Vec<HoldId> = list.fetch_all(conn.sql()).await?;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
 }
 
 /// Frees those of the seats that were sold to the reservation. Returns how many.

@@ -54,6 +54,7 @@ pub struct RedisSettings {
 #[expect(missing_docs, reason = "each field is documented in config/default.toml")]
 pub struct SecretSettings {
     pub token_keys: Secret,
+    pub ticket_keys: Secret,
 }
 
 /// `[log]`.

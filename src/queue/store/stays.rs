@@ -9,7 +9,7 @@ use crate::queue::domain::PassId;
 const LIST_OF_USERS_FOR_UPDATE: &str = "SELECT p.id, p.concert_id, p.user_id, p.arrival \
      FROM (SELECT ? AS concert_id, ? AS user_id) AS w STRAIGHT_JOIN queue_passes AS p \
      ON p.concert_id = w.concert_id AND p.user_id = w.user_id AND p.is_live = 1 FOR UPDATE";
-const LIST_STOPPED: &str = "SELECT is_stopped, concert_id FROM queue_sales WHERE concert_id IN (?)";
+const LIST_HALTS: &str = "SELECT is_stopped, is_cancelled, concert_id FROM queue_sales WHERE concert_id IN (?)";
 /// A buyer of that statement as text, in bytes.
 const USER_LEN: usize = 110;
 
@@ -31,8 +31,8 @@ pub(in crate::queue) fn ask_for_update(script: &mut Script, users: &[(ConcertId,
     script.add_all(texts)
 }
 
-/// Asks whether the sales are stopped.
-pub(in crate::queue) fn ask_stopped(script: &mut Script, concerts: &[ConcertId]) -> Slot<(bool, ConcertId)> {
-    let text = || concerts.iter().fold(Text::new(in_list(LIST_STOPPED, concerts.len())), Text::bind);
+/// Asks whether the sales are stopped, or cancelled.
+pub(in crate::queue) fn ask_halts(script: &mut Script, concerts: &[ConcertId]) -> Slot<(bool, bool, ConcertId)> {
+    let text = || concerts.iter().fold(Text::new(in_list(LIST_HALTS, concerts.len())), Text::bind);
     script.add_all((!concerts.is_empty()).then(text))
 }

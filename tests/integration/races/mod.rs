@@ -5,6 +5,7 @@ mod line;
 mod money;
 mod seats;
 mod stop;
+mod tickets;
 
 use futures::StreamExt as _;
 use futures::stream;

@@ -49,7 +49,7 @@ fn check_after(findings: &mut Findings, history: &History, stop: &Event) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_booked_once_a_sale_is_stopped() {
-    let guard = Sabotage::of_sql("SELECT is_stopped", "is_stopped", "0");
+    let guard = Sabotage::of_sql("SELECT is_stopped, is_cancelled", "is_stopped,", "0,");
     race(Broken::Rewritten(guard), booking).await;
 }
 
@@ -103,7 +103,7 @@ async fn booking(track: &Track) -> Findings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_let_in_once_a_sale_is_stopped() {
-    let guard = Sabotage::of_sql("SELECT epoch, is_stopped FROM queue_sales", "is_stopped", "0");
+    let guard = Sabotage::of_sql("SELECT epoch, is_stopped, is_cancelled FROM queue_sales", "is_stopped,", "0,");
     race(Broken::Rewritten(guard), claims).await;
 }
 

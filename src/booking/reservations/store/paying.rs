@@ -1,6 +1,6 @@
 //! The rows of many reservations, as the transaction that pays their holds makes them.
 
-use super::super::domain::{ReservationId, SoldSeat, ticket_code};
+use super::super::domain::{ReservationId, SoldSeat, ticket_serial};
 use crate::accounts::UserId;
 use crate::booking::holds::{HeldSeat, HoldId};
 use crate::catalog::{ConcertId, PerformanceId};
@@ -62,28 +62,24 @@ pub(in crate::booking::reservations) fn insert_all(
         })
     });
     let _: Slot<()> = script.add_all(texts);
-    let tickets: Vec<_> = reservations.iter().flat_map(NewReservation::numbered).collect();
+    let tickets: Vec<_> = reservations
+        .iter()
+        .flat_map(|one| one.tickets.iter().map(move |ticket| (one.id, one.performance, ticket)))
+        .collect();
     insert_tickets(script, &tickets);
     revived
 }
 
-/// A seat of a reservation, by its number, with its ticket.
-pub(in crate::booking::reservations) type Numbered<'a> = (ReservationId, PerformanceId, u32, &'a SoldSeat);
-
-impl NewReservation<'_> {
-    fn numbered(&self) -> impl Iterator<Item = Numbered<'_>> {
-        let tickets = self.seats.iter().zip(self.tickets);
-        tickets.map(|(seat, ticket)| (self.id, self.performance, seat.number, ticket))
-    }
-}
+/// A ticket of a reservation.
+pub(in crate::booking::reservations) type Ticket<'a> = (ReservationId, PerformanceId, &'a SoldSeat);
 
 /// Writes tickets.
-pub(in crate::booking::reservations) fn insert_tickets(script: &mut Script, tickets: &[Numbered<'_>]) {
+pub(in crate::booking::reservations) fn insert_tickets(script: &mut Script, tickets: &[Ticket<'_>]) {
     let texts = parts(tickets, |_| SEAT_ROW_LEN).map(|part| {
-        part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (id, performance, number, ticket)| {
-            let text = text.bind(id).bind(number).bind(performance).bind(ticket.id.as_str());
-            let code = ticket.ticket_code.as_deref().unwrap_or_default();
-            text.bind(ticket.grade.as_str()).bind(&ticket.price).bind(code)
+        part.iter().fold(Text::new(rows(INSERT_SEATS, part.len())), |text, (id, performance, ticket)| {
+            let text = text.bind(id).bind(&ticket.number).bind(performance).bind(ticket.id.as_str());
+            let serial = ticket.serial.as_deref().unwrap_or_default();
+            text.bind(ticket.grade.as_str()).bind(&ticket.price).bind(serial)
         })
     });
     let _: Slot<()> = script.add_all(texts);
@@ -96,10 +92,11 @@ fn revive(one: &NewReservation<'_>) -> Text {
 /// A new ticket for each seat.
 pub(in crate::booking::reservations) fn tickets(seats: &[HeldSeat]) -> Vec<SoldSeat> {
     let ticket = |seat: &HeldSeat| SoldSeat {
+        number: seat.number,
         id: seat.id.clone(),
         grade: seat.grade.clone(),
         price: seat.price,
-        ticket_code: Some(ticket_code()),
+        serial: Some(ticket_serial()),
     };
     seats.iter().map(ticket).collect()
 }

@@ -1,0 +1,111 @@
+//! Cancelling a concert: at once for everybody who would still buy, and step by step for those who have bought.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::domain::{Cancellation, CancellationState};
+use super::store;
+use crate::accounts::{UserId, actions};
+use crate::booking::reservations::ReservationId;
+use crate::booking::reservations::store::refunds::count_open;
+use crate::booking::seats::Settings;
+use crate::catalog::{Catalog, ConcertId, changes};
+use crate::platform::db::{Conn, Db};
+use crate::platform::error::Problem;
+use crate::platform::money::CURRENCY;
+use crate::platform::outbox::{self, Wake};
+use crate::platform::telemetry::Seldom;
+use crate::queue::pass;
+
+/// The event that a concert is cancelled: the first and only one of it.
+const CANCELLED: &str = "concert.cancelled";
+
+/// Cancels and moves what was sold. Clones share how far they have looked.
+#[derive(Clone, Debug)]
+pub struct Aftermath {
+    pub(super) db: Db,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) wake: Wake,
+    pub(super) refunds_per_second_max: u32,
+    /// How long a hold lives.
+    pub(super) hold_for: Duration,
+    pub(super) seldom: Arc<Seldom>,
+    /// Of each running cancellation, the reservation up to which this instance has looked: one that cannot be given back does
+    /// not stand before the others for ever.
+    pub(super) looked: Arc<Mutex<HashMap<ConcertId, ReservationId>>>,
+}
+
+impl Aftermath {
+    /// Over this database and catalogue; `wake` wakes the relay.
+    #[must_use]
+    pub fn new(db: Db, catalog: Arc<Catalog>, wake: Wake, settings: &Settings) -> Self {
+        let refunds_per_second_max = settings.refunds_per_second_max;
+        let hold_for = Duration::from_secs(settings.hold_secs);
+        let (seldom, looked) = (Arc::default(), Arc::default());
+        Self { db, catalog, wake, refunds_per_second_max, hold_for, seldom, looked }
+    }
+
+    /// Cancels a concert: from the answer on nothing of it is sold any more, and the money is given back by all instances
+    /// together. Cancelling it again changes nothing.
+    ///
+    /// # Errors
+    /// 404 where there is no such concert.
+    pub async fn cancel(&self, operator: UserId, concert: ConcertId) -> Result<Cancellation, Problem> {
+        let input = (operator, concert);
+        let cancelled =
+            self.db.in_tx("aftermath.cancel", input, |conn, input| Box::pin(cancel(conn, input.0, input.1))).await?;
+        self.catalog.forget_concerts();
+        self.wake.now();
+        Ok(cancelled)
+    }
+
+    /// How far it has got.
+    ///
+    /// # Errors
+    /// 404 where the concert is not cancelled.
+    pub async fn get_cancellation(&self, concert: ConcertId) -> Result<Cancellation, Problem> {
+        let find = self.db.read("aftermath.find", concert, |conn, concert| Box::pin(find(conn, *concert)));
+        find.await?.ok_or_else(|| Problem::not_found("cancellation"))
+    }
+}
+
+async fn cancel(conn: &mut Conn, operator: UserId, id: ConcertId) -> Result<Cancellation, Problem> {
+    let concert = changes::find_concert_for_update(conn, id).await?;
+    let concert = concert.ok_or_else(|| Problem::not_found("concert"))?;
+    if let Some(before) = find(conn, id).await? {
+        return Ok(before);
+    }
+    changes::close_booking(conn, id).await?;
+    pass::cancel_sale(conn, id).await?;
+    store::insert(conn, id, operator).await?;
+    let cancellation = find(conn, id).await?;
+    let cancellation =
+        cancellation.ok_or_else(|| Problem::internal(anyhow::anyhow!("a row that was just inserted")))?;
+    let details = json!({"before": {"booking_closes_at": concert.booking_closes_at},
+        "after": {"cancelled": true, "to_give_back": cancellation.total}});
+    actions::record(conn, operator, CANCELLED, Some(id), &details).await?;
+    let performances: Vec<_> = concert.performances.iter().map(|performance| performance.id).collect();
+    let facts = json!({"concert_id": id, "title": concert.title, "performance_ids": performances});
+    outbox::record(conn, CANCELLED, id.0, 1, &facts).await?;
+    Ok(cancellation)
+}
+
+async fn find(conn: &mut Conn, concert: ConcertId) -> Result<Option<Cancellation>, Problem> {
+    let Some(row) = store::find(conn, concert).await? else { return Ok(None) };
+    let open = count_open(conn, concert).await?;
+    let done = u64::from(row.done);
+    Ok(Some(Cancellation {
+        concert_id: row.concert_id,
+        state: CancellationState::of(row.state),
+        total: done + open.all - open.pending,
+        done,
+        pending: open.pending,
+        refunded_amount: row.refunded_amount,
+        currency: CURRENCY,
+        requested_at: row.requested_at,
+        finished_at: row.finished_at,
+    }))
+}
