@@ -43,8 +43,13 @@ pub struct Cluster {
 impl Cluster {
     /// So many instances, ready.
     pub async fn start(instances: usize) -> Self {
+        Self::start_with(instances, &[]).await
+    }
+
+    /// The same, with these settings for every instance.
+    pub async fn start_with(instances: usize, extra: &[(&str, &str)]) -> Self {
         let servers = Servers::start().await;
-        let world = World::on(&servers.mysql_url(), &servers.redis_url(), &[]).await;
+        let world = World::on(&servers.mysql_url(), &servers.redis_url(), extra).await;
         let mut nodes = Vec::new();
         for _ in 0..instances {
             let (process, base) = Process::serve(&world, &[]).await;
@@ -56,7 +61,12 @@ impl Cluster {
 
     /// A client of all instances in turn.
     pub fn api(&self) -> Api {
-        Api::at(self.nodes.iter().map(|node| node.front.base()).collect())
+        Api::at(self.bases())
+    }
+
+    /// Where the instances are found, whichever process is behind it.
+    pub fn bases(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.front.base()).collect()
     }
 
     /// `kill -9`. Returns when the victim is gone.
