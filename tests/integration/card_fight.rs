@@ -26,13 +26,14 @@ const AT_ONCE: usize = 48;
 const TRIES: usize = 5;
 const PRICE: i64 = 10_000;
 /// Quick to find out, and holds that end while their payment is in doubt.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("FRONTROW__BOOKING__HOLD_SECS", "12"),
     ("FRONTROW__ATTEMPTS__ANSWER_MS", "1500"),
     ("FRONTROW__ATTEMPTS__GRACE_SECS", "11"),
     ("FRONTROW__ATTEMPTS__RECOVERY_MS", "250"),
     ("FRONTROW__ATTEMPTS__PAUSE_MAX_SECS", "2"),
     ("FRONTROW__PAYMENTS__TIMEOUT_MS", "1000"),
+    ("FRONTROW__PAYMENTS__CONNECT_TIMEOUT_MS", "500"),
 ];
 
 /// Somebody inside.

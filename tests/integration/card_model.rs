@@ -32,7 +32,7 @@ use uuid::Uuid;
 use crate::support::arena::Plan;
 use crate::support::crowd::hall;
 use crate::support::till::{SIGNATURE, Trouble};
-use crate::support::{Api, Buyer, Sale, Till, World};
+use crate::support::{Api, Buyer, Instance, Sale, Till, World};
 
 /// Stories of a round.
 const AT_ONCE: usize = 30;
@@ -448,35 +448,65 @@ async fn round(cluster: &Cluster, rivals: &Rivals, stories: &mut [Story], seed: 
     seen
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_story_ends_well() {
-    let cases = std::env::var("FRONTROW_PAYMENT_CASES").map_or(CASES, |text| text.parse().expect("a number of cases"));
-    let (world, till) = (Arc::new(World::new().await), Till::new());
-    let observer = world.instance_paid_through(&till, &SETTINGS).await;
-    let (_, sections) = hall(cases.next_multiple_of(AT_ONCE));
-    let sale = Sale::new(&Api::over(&[&observer]), &observer, &Plan { sections, ..Plan::default() }).await;
-    let cluster = Cluster::new(&world, &till).await;
-    let rival = Buyer::many(&observer.state, 1).await.remove(0);
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    for number in 0..u32::try_from(cases.div_ceil(AT_ONCE)).expect("few rounds") {
-        let at_once = u32::try_from(AT_ONCE).expect("few");
-        let seats = number * at_once..(number + 1) * at_once;
+/// Where the stories take place.
+struct Stage {
+    world: Arc<World>,
+    till: Arc<Till>,
+    observer: Instance,
+    cluster: Cluster,
+    concert: Uuid,
+    performance: Uuid,
+    rival: Uuid,
+}
+
+impl Stage {
+    async fn new(seats: usize) -> Self {
+        let (world, till) = (Arc::new(World::new().await), Till::new());
+        let observer = world.instance_paid_through(&till, &SETTINGS).await;
+        let (_, sections) = hall(seats);
+        let sale = Sale::new(&Api::over(&[&observer]), &observer, &Plan { sections, ..Plan::default() }).await;
+        let cluster = Cluster::new(&world, &till).await;
+        let rival = Buyer::many(&observer.state, 1).await.remove(0);
+        let id = |text: &str| text.parse().expect("an id");
+        let (concert, performance, rival) = (id(&sale.concert), id(&sale.performances[0]), id(&rival.id));
+        Self { world, till, observer, cluster, concert, performance, rival }
+    }
+
+    /// Buyers with points and a hold each, on these seats.
+    async fn stories(&self, seats: std::ops::Range<u32>) -> (Rivals, Vec<Story>) {
         let rivals = Rivals {
-            world: world.clone(),
-            concert: sale.concert.parse().expect("an id"),
-            performance: sale.performances[0].parse().expect("an id"),
-            user: rival.id.parse().expect("an id"),
+            world: self.world.clone(),
+            concert: self.concert,
+            performance: self.performance,
+            user: self.rival,
             seats: seats.clone(),
         };
-        let buyers = Buyer::many(&observer.state, at_once).await;
-        Buyer::endow(&observer.state, &buyers, POINTS).await;
-        let (mut stories, mut sql) = (Vec::new(), world.sql().await);
+        let buyers = Buyer::many(&self.observer.state, seats.end - seats.start).await;
+        Buyer::endow(&self.observer.state, &buyers, POINTS).await;
+        let (mut stories, mut sql) = (Vec::new(), self.world.sql().await);
         for (buyer, seat) in buyers.iter().zip(seats) {
             let user: Uuid = buyer.id.parse().expect("an id");
             let hold = rivals.hold(&mut sql, user, seat).await.expect("a free seat");
             stories.push(Story { user: UserId(user), hold, seat, told: Vec::new() });
         }
-        for (outcome, count) in round(&cluster, &rivals, &mut stories, u64::from(number)).await {
+        (rivals, stories)
+    }
+
+    async fn end(self) {
+        drop(self.cluster);
+        self.observer.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_story_ends_well() {
+    let cases = std::env::var("FRONTROW_PAYMENT_CASES").map_or(CASES, |text| text.parse().expect("a number of cases"));
+    let stage = Stage::new(cases.next_multiple_of(AT_ONCE)).await;
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for number in 0..u32::try_from(cases.div_ceil(AT_ONCE)).expect("few rounds") {
+        let at_once = u32::try_from(AT_ONCE).expect("few");
+        let (rivals, mut stories) = stage.stories(number * at_once..(number + 1) * at_once).await;
+        for (outcome, count) in round(&stage.cluster, &rivals, &mut stories, u64::from(number)).await {
             *seen.entry(outcome).or_default() += count;
         }
     }
@@ -484,8 +514,62 @@ async fn every_story_ends_well() {
     for outcome in ["201", "202", "unheard", "card_declined", "payment_in_progress", "already_paid"] {
         assert!(cases < CASES || seen.contains_key(outcome), "no story came to {outcome}: {seen:?}");
     }
-    let report = audit::run(&observer.state.db, &observer.state.config.jobs, None).await;
+    let report = audit::run(&stage.observer.state.db, &stage.observer.state.config.jobs, None).await;
     assert!(report.is_clean, "{report:#?}");
-    drop(cluster);
-    observer.stop().await;
+    stage.end().await;
+}
+
+/// The model can fail: a story that ended well does not, once somebody has tampered with what came of it; nor does the audit hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_model_and_the_audit_notice_what_is_wrong() {
+    let stage = Stage::new(50).await;
+    let (_, mut stories) = stage.stories(0..1).await;
+    let story = &mut stories[0];
+    let (checkout, user, hold) = (stage.observer.state.checkout.clone(), story.user, story.hold);
+    let key = RequestKey { key: Some("pay".to_owned()), fingerprint: [0; 32] };
+    let paid = checkout.pay_with_card(user, hold, Secret::new(CARDS[0]), key).await.expect("a reservation");
+    story.told.push((Step::Card { card: 0, key: 0 }, Some(Ok(paid))));
+    let mut sql = stage.world.sql().await;
+    assert_eq!(judge(story, &stage.till, &mut sql).await, [""; 0]);
+    let attempt = stage.till.only().0;
+    let tampered = [
+        (
+            "UPDATE payments SET state = 2, changed_at = UTC_TIMESTAMP(6) WHERE id = ?",
+            "charged_hold_has_tickets",
+            false,
+        ),
+        ("UPDATE payments SET state = 3, changed_at = UTC_TIMESTAMP(6) WHERE id = ?", "card_refund_is_booked", true),
+        (
+            "UPDATE payments SET state = 4, changed_at = UTC_TIMESTAMP(6) WHERE id = ?",
+            "open_payment_is_looked_after",
+            true,
+        ),
+        ("UPDATE payments SET amount = amount + 1 WHERE id = ?", "card_payment_is_booked", true),
+        ("UPDATE reservations SET state = 0 WHERE payment_id = ?", "pending_reservation_is_open", true),
+    ];
+    for (statement, invariant, is_audited) in tampered {
+        let mut tx = sql.begin().await.expect("a transaction");
+        sqlx::query(statement).bind(attempt).execute(&mut *tx).await.expect("tampering");
+        let wrong = judge(story, &stage.till, &mut tx).await;
+        tx.commit().await.expect("a commit");
+        // The audit alone looks at amounts.
+        assert!(!wrong.is_empty() || statement.contains("amount"), "{statement}");
+        let report = audit::run(&stage.observer.state.db, &stage.observer.state.config.jobs, None).await;
+        let broken: Vec<&str> = report
+            .findings
+            .iter()
+            .filter(|finding| !finding.breaches.is_empty())
+            .map(|finding| finding.invariant.as_str())
+            .collect();
+        assert!(broken.contains(&invariant) == is_audited && !broken.is_empty(), "{statement}: {broken:?}");
+        for undo in [
+            "UPDATE payments SET state = 1, amount = 10000, changed_at = UTC_TIMESTAMP(6) WHERE id = ?",
+            "UPDATE reservations SET state = 1 WHERE payment_id = ?",
+        ] {
+            sqlx::query(undo).bind(attempt).execute(&mut sql).await.expect("put right");
+        }
+    }
+    stage.till.charge_again(attempt);
+    assert!(!judge(story, &stage.till, &mut sql).await.is_empty(), "two charges");
+    stage.end().await;
 }

@@ -16,8 +16,6 @@ const DECLINED: &str = "pm_card_chargeDeclined";
 const PRICE: i64 = 10_000;
 /// Past the end of every hold.
 const PAST_HOLD: Duration = Duration::from_secs(301);
-/// Past the grace of every attempt.
-const PAST_GRACE: Duration = Duration::from_secs(31);
 /// Answers come soon, whether or not the provider does; recovery is called by the tests.
 const SOON: [(&str, &str); 3] = [
     ("FRONTROW__ATTEMPTS__ANSWER_MS", "400"),
@@ -365,6 +363,29 @@ async fn a_late_success_whose_seats_are_gone_goes_back() {
     let pass = other.enter(&shop.api, &shop.sale).await;
     other.hold(&shop.api, &shop.sale.performances[0], &pass, &["A-1-2"]).await;
     goes_back(shop, &pending).await;
+}
+
+/// What the provider cannot give back stays owed, and is asked for again and again, ever more seldom.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_fails_stays_owed() {
+    let shop = Shop::new().await;
+    let (_, pending) = late(&shop).await;
+    let other = Buyer::new(&shop.api).await;
+    let pass = other.enter(&shop.api, &shop.sale).await;
+    other.hold(&shop.api, &shop.sale.performances[0], &pass, &["A-1-1"]).await;
+    shop.till.keep_all(true);
+    shop.recover().await;
+    for round in 0..12 {
+        assert_eq!(shop.recover().await, 1, "round {round}");
+        assert_eq!(shop.recover().await, 0, "not again at once");
+        assert_eq!(said(&shop.reservation(&pending["id"]).await), ("refunded", "card", "refunding"));
+        shop.world.advance(Duration::from_secs(301));
+    }
+    shop.world.assert_clean(&shop.one).await;
+    shop.till.keep_all(false);
+    assert_eq!(shop.recover().await, 1);
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("refunded", "card", "refunded"));
+    shop.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use frontrow::payments::PaymentId;
@@ -77,6 +77,8 @@ pub struct Till {
     go_on: Notify,
     held: AtomicU64,
     late: Mutex<Vec<Errand>>,
+    /// Whether the bank takes no refunds.
+    keeps_all: AtomicBool,
     calls: Mutex<HashMap<Question, u64>>,
 }
 
@@ -95,6 +97,7 @@ impl Till {
             go_on: Notify::new(),
             held: AtomicU64::new(0),
             late: Mutex::default(),
+            keeps_all: AtomicBool::new(false),
             calls: Mutex::default(),
         })
     }
@@ -123,6 +126,16 @@ impl Till {
     /// Lets every call go on that is held up.
     pub fn let_go(&self) {
         self.go_on.notify_waiters();
+    }
+
+    /// Says of every refund that it cannot be given, or gives it.
+    pub fn keep_all(&self, keeps_all: bool) {
+        self.keeps_all.store(keeps_all, Ordering::SeqCst);
+    }
+
+    /// Charges an intent once more, which no provider should: for tests of those who look.
+    pub fn charge_again(&self, attempt: PaymentId) {
+        self.lock().get_mut(&attempt).expect("an intent").charges += 1;
     }
 
     /// Every call arrives that was on its way.
@@ -257,9 +270,12 @@ impl Gateway for Till {
     }
 
     fn refund<'a>(&'a self, attempt: PaymentId, intent: &'a IntentId, amount: Money) -> Reply<'a, RefundStanding> {
-        let name = intent.clone();
+        let (name, keeps_all) = (intent.clone(), self.keeps_all.load(Ordering::SeqCst));
         Box::pin(self.call(Question::Refund, attempt, move |intents| {
             let intent = found(intents, &name)?;
+            if keeps_all {
+                return Ok(RefundStanding::Failed);
+            }
             assert_eq!((intent.standing.clone(), intent.amount), (Standing::Succeeded, amount), "{attempt}");
             // The same refund again has no second effect.
             intent.refunds = 1;
