@@ -24,7 +24,7 @@ test: ## run all tests on MySQL (ENGINE=mysql refuses anything else; ARGS goes t
 # These try Redis and HTTP, or what the other tests of holds try with few statements: the database is the same to them.
 # ALL=1 runs them too.
 not_about_sql := topology:: many_sales:: losses:: accept_loop:: events:: seat_filter:: seat_fight:: ready_bytes:: \
-  waiting:: join_limits:: headers:: edge::
+  waiting:: join_limits:: headers:: edge:: provider::
 
 .PHONY: test-mariadb
 test-mariadb: ## run the tests that touch SQL on MariaDB (ALL=1: all integration tests)
@@ -38,10 +38,16 @@ test-crowd: ## lobby, draw and waiting with 100,000 buyers (CROWD=), in a releas
 	  -- --nocapture lobby::a_large_lobby waiting::waiting_costs
 
 .PHONY: test-long
-test-long: ## the model test of holds with 10,000 cases (CASES=)
+test-long: ## the model tests of holds and of payments by card with 10,000 cases (CASES=)
 	scripts/setup.sh test
-	FRONTROW_HOLD_CASES=$(or $(CASES),10000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --test integration \
-	  -- --nocapture hold_model::
+	FRONTROW_HOLD_CASES=$(or $(CASES),10000) FRONTROW_PAYMENT_CASES=$(or $(CASES),10000) \
+	  scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --test integration -- --nocapture hold_model:: card_model::
+
+.PHONY: test-payments
+test-payments: ## 2,000 buyers (PAYERS=) pay 1,000 seats by card at a provider that misbehaves, in a release build
+	scripts/setup.sh test
+	FRONTROW_PAYERS=$(or $(PAYERS),2000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --release --test integration \
+	  -- --nocapture card_fight::
 
 .PHONY: test-losses
 test-losses: ## each loss of a store with 500 clients and an outage of 30 s, one after the other (CLIENTS=, ENGINE=)

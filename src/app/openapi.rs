@@ -136,7 +136,7 @@ fn complete_responses(operation: &mut Map<String, Value>) {
             "401" => headers.push(("WWW-Authenticate", "Challenge")),
             "429" | "503" => headers.push(("Retry-After", "RetryAfter")),
             "200" | "304" if has_tag => headers.push(("ETag", "ETag")),
-            "201" if facts.is_keyed => headers.push(("Idempotency-Replayed", "Replayed")),
+            "201" | "202" if facts.is_keyed => headers.push(("Idempotency-Replayed", "Replayed")),
             _ => {}
         }
         let named = headers
@@ -151,6 +151,7 @@ fn usual(status: &str) -> &'static str {
     match status {
         "200" => "As it is now",
         "201" => "Created",
+        "202" => "Not decided yet",
         "204" => "Done",
         "304" => "Unchanged: the ETag in If-None-Match is current",
         "403" => "forbidden",

@@ -133,7 +133,7 @@ mod tests {
     }
 
     fn verifier(secret: &str) -> Verifier {
-        Verifier { signer: Signer::new(&Secret::new(secret)), tolerance: Duration::from_secs(300) }
+        Verifier { signer: Signer::new(&Secret::new(secret)), tolerance: Duration::from_mins(5) }
     }
 
     #[test]

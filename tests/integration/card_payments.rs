@@ -16,8 +16,6 @@ const DECLINED: &str = "pm_card_chargeDeclined";
 const PRICE: i64 = 10_000;
 /// Past the end of every hold.
 const PAST_HOLD: Duration = Duration::from_secs(301);
-/// Past the grace of every attempt.
-const PAST_GRACE: Duration = Duration::from_secs(31);
 /// Answers come soon, whether or not the provider does; recovery is called by the tests.
 const SOON: [(&str, &str); 3] = [
     ("FRONTROW__ATTEMPTS__ANSWER_MS", "400"),
@@ -42,8 +40,17 @@ impl Shop {
     }
 
     async fn with(plan: &Plan) -> Self {
+        Self::answering(&SOON, plan).await
+    }
+
+    /// One whose buyers wait as long as they must.
+    async fn patient() -> Self {
+        Self::answering(&SOON[1..], &Plan::default()).await
+    }
+
+    async fn answering(settings: &[(&str, &str)], plan: &Plan) -> Self {
         let (world, till) = (World::new().await, Till::new());
-        let one = world.instance_paid_through(&till, &SOON).await;
+        let one = world.instance_paid_through(&till, settings).await;
         let api = Api::over(&[&one]);
         let sale = Sale::new(&api, &one, plan).await;
         let buyer = Buyer::new(&api).await;
@@ -233,7 +240,10 @@ async fn a_lost_answer_is_recovered_and_meanwhile_nothing_else_can_be_done_with_
     shop.till.recover();
     assert_eq!(shop.recover().await, 1);
     let paid = shop.reservation(&pending["id"]).await;
-    assert_eq!((said(&paid), &paid["id"], &paid["created_at"]), (("confirmed", "card", "succeeded"), &pending["id"], &pending["created_at"]));
+    assert_eq!(
+        (said(&paid), &paid["id"], &paid["created_at"]),
+        (("confirmed", "card", "succeeded"), &pending["id"], &pending["created_at"])
+    );
     assert!(paid["seats"][0]["ticket_code"].is_string() && paid["paid_at"].is_string());
     let repeat = shop.pay(&hold, VISA, "pay").await;
     assert_eq!((repeat.status, &repeat.bytes), (202, &bytes), "a repeat gets what was said, byte for byte");
@@ -355,6 +365,29 @@ async fn a_late_success_whose_seats_are_gone_goes_back() {
     goes_back(shop, &pending).await;
 }
 
+/// What the provider cannot give back stays owed, and is asked for again and again, ever more seldom.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_that_fails_stays_owed() {
+    let shop = Shop::new().await;
+    let (_, pending) = late(&shop).await;
+    let other = Buyer::new(&shop.api).await;
+    let pass = other.enter(&shop.api, &shop.sale).await;
+    other.hold(&shop.api, &shop.sale.performances[0], &pass, &["A-1-1"]).await;
+    shop.till.keep_all(true);
+    shop.recover().await;
+    for round in 0..12 {
+        assert_eq!(shop.recover().await, 1, "round {round}");
+        assert_eq!(shop.recover().await, 0, "not again at once");
+        assert_eq!(said(&shop.reservation(&pending["id"]).await), ("refunded", "card", "refunding"));
+        shop.world.advance(Duration::from_secs(301));
+    }
+    shop.world.assert_clean(&shop.one).await;
+    shop.till.keep_all(false);
+    assert_eq!(shop.recover().await, 1);
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("refunded", "card", "refunded"));
+    shop.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_success_past_the_buyers_limit_goes_back() {
     let shop = Shop::with(&Plan { limit: 3, ..Plan::default() }).await;
@@ -370,4 +403,262 @@ async fn a_late_success_of_a_sale_that_is_stopped_goes_back() {
     let path = format!("/v1/admin/concerts/{}/stop", shop.sale.concert);
     shop.api.post(&path).bearer(&shop.sale.operator).send().await.expect(200);
     goes_back(shop, &pending).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repeated_clicks_charge_once() {
+    let shop = Shop::patient().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::Hold);
+    let first = shop.pay(&hold, VISA, "pay");
+    let others = async {
+        shop.till.wait_for_held().await;
+        shop.pay(&hold, VISA, "pay").await.expect_problem(409, "idempotency_key_in_flight");
+        shop.pay(&hold, VISA, "another").await.expect_problem(409, "payment_in_progress");
+        // On another instance, which knows nothing of the first one's memory.
+        let two = shop.world.instance_paid_through(&shop.till, &SOON).await;
+        let api = Api::over(&[&two]);
+        pay(&api, &shop.buyer, &hold, VISA, "pay").await.expect_problem(409, "idempotency_key_in_flight");
+        pay(&api, &shop.buyer, &hold, VISA, "another").await.expect_problem(409, "payment_in_progress");
+        shop.till.let_go();
+        two
+    };
+    let (paid, two) = tokio::join!(first, others);
+    assert_eq!(said(&paid.expect(201)), ("confirmed", "card", "succeeded"));
+    assert_eq!(shop.till.only().1.charges, 1);
+    two.stop().await;
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_goes_away_changes_nothing() {
+    let shop = Shop::patient().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::Hold);
+    let (api, buyer, gone) = (shop.api.clone(), shop.buyer.clone(), hold.clone());
+    let client = tokio::spawn(async move { pay(&api, &buyer, &gone, VISA, "pay").await });
+    shop.till.wait_for_held().await;
+    client.abort();
+    shop.till.recover();
+    shop.till.let_go();
+    let answer = eventually("the payment to end", || async {
+        let answer = shop.pay(&hold, VISA, "pay").await;
+        (answer.status != 409).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.header("idempotency-replayed"), Some("true"));
+    assert_eq!(said(&answer.expect(201)), ("confirmed", "card", "succeeded"));
+    shop.end().await;
+}
+
+/// An instance that drains finishes what is under way, and tries nothing twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_under_way_is_finished_before_the_end() {
+    let shop = Shop::patient().await;
+    let two = shop.world.instance_paid_through(&shop.till, &SOON[1..]).await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::Hold);
+    let api = Api::over(&[&two]);
+    let client = tokio::spawn({
+        let (api, buyer, hold) = (api.clone(), shop.buyer.clone(), hold.clone());
+        async move { pay(&api, &buyer, &hold, VISA, "pay").await }
+    });
+    shop.till.wait_for_held().await;
+    client.abort();
+    let let_go = async {
+        // The end is asked for; it does not come before the provider has answered.
+        eventually("the drain", || async { two_drains(&api).await.then_some(()) }).await;
+        shop.till.let_go();
+    };
+    tokio::join!(two.stop(), let_go);
+    shop.till.recover();
+    let answer = shop.pay(&hold, VISA, "pay").await;
+    assert_eq!(answer.header("idempotency-replayed"), Some("true"));
+    assert_eq!(said(&answer.expect(201)), ("confirmed", "card", "succeeded"));
+    shop.end().await;
+}
+
+/// Whether an instance takes no more requests.
+async fn two_drains(api: &Api) -> bool {
+    api.try_get("/readyz").await.is_none_or(|reply| reply.status != 200)
+}
+
+fn event(id: &str, attempt: &str) -> Value {
+    json!({"id": id, "type": "payment_intent.succeeded", "data": {"object": {"metadata": {"attempt": attempt}}}})
+}
+
+impl Shop {
+    async fn webhook(&self, signature: Option<&str>, body: &Value) -> Reply {
+        let call = self.api.post("/v1/payments/webhooks").json(body);
+        match signature {
+            Some(signature) => call.header("stripe-signature", signature).send().await,
+            None => call.send().await,
+        }
+    }
+
+    async fn due(&self) -> i64 {
+        let due = "SELECT COUNT(*) FROM payments WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND";
+        let query = sqlx::query_scalar(due).bind(self.world.offset_micros());
+        query.fetch_one(&mut self.world.sql().await).await.expect("a count")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_is_a_hint_and_nothing_more() {
+    let shop = Shop::new().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    let pending = shop.pay(&hold, "pm_card_processing", "pay").await.expect(202);
+    shop.recover().await;
+    let attempt = shop.till.only().0;
+    let told = event("evt_1", &attempt.to_string());
+    assert_eq!(shop.due().await, 0, "asked a moment ago");
+    // Not signed, or by somebody else.
+    shop.webhook(None, &told).await.expect_problem(400, "invalid_signature");
+    shop.webhook(Some("forged"), &told).await.expect_problem(400, "invalid_signature");
+    let large = json!({"id": "evt_2", "padding": "x".repeat(70_000)});
+    shop.webhook(Some(crate::support::till::SIGNATURE), &large).await.expect_problem(413, "payload_too_large");
+    assert_eq!(shop.due().await, 0);
+    // It says that the charge has succeeded. It has not: the provider is asked.
+    let signed = Some(crate::support::till::SIGNATURE);
+    assert_eq!(shop.webhook(signed, &told).await.status, 204);
+    assert_eq!(shop.due().await, 1);
+    shop.recover().await;
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("pending", "card", "pending"));
+    // Once more is taken, and does nothing.
+    assert_eq!(shop.webhook(signed, &told).await.status, 204);
+    assert_eq!(shop.due().await, 0);
+    shop.till.decide(attempt, Standing::Succeeded);
+    assert_eq!(shop.webhook(signed, &event("evt_3", &attempt.to_string())).await.status, 204);
+    shop.recover().await;
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("confirmed", "card", "succeeded"));
+    // Late, of what is decided; of what is not ours; of what nobody knows.
+    for told in [event("evt_4", &attempt.to_string()), event("evt_5", "none"), json!({"id": "evt_6", "type": "ping"})] {
+        assert_eq!(shop.webhook(signed, &told).await.status, 204);
+    }
+    shop.webhook(signed, &json!({"type": "nameless"})).await.expect_problem(400, "malformed_json");
+    assert_eq!((shop.due().await, shop.recover().await), (0, 0));
+    shop.end().await;
+}
+
+/// Of an attempt that is being confirmed at this moment, a webhook must not make recovery cancel the intent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_early_webhook_does_not_cancel_what_is_under_way() {
+    let shop = Shop::patient().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::Hold);
+    let paying = shop.pay(&hold, VISA, "pay");
+    let early = async {
+        shop.till.wait_for_held().await;
+        let told = event("evt_1", &shop.till.only().0.to_string());
+        assert_eq!(shop.webhook(Some(crate::support::till::SIGNATURE), &told).await.status, 204);
+        assert_eq!(shop.recover().await, 1);
+        assert_eq!(shop.till.asked(Question::Cancel), 0);
+        shop.till.let_go();
+    };
+    let (answer, ()) = tokio::join!(paying, early);
+    assert_eq!(said(&answer.expect(201)), ("confirmed", "card", "succeeded"));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn points_are_charged_by_card_once() {
+    let shop = Shop::new().await;
+    let (api, buyer) = (&shop.api, &shop.buyer);
+    let answer = charge(api, buyer, 50_000, VISA, "one").await;
+    let bytes = answer.bytes.clone();
+    let charged = answer.expect(201);
+    assert_eq!((&charged["status"], &charged["balance"]), (&json!("succeeded"), &json!(50_000)));
+    let repeat = charge(api, buyer, 50_000, VISA, "one").await;
+    assert_eq!((repeat.header("idempotency-replayed"), &repeat.bytes), (Some("true"), &bytes));
+    charge(api, buyer, 1_000_001, VISA, "much").await.expect_problem(422, "amount_out_of_range");
+    charge(api, buyer, 1, "", "none").await.expect_problem(422, "invalid_body");
+    let refusal = charge(api, buyer, 50_000, DECLINED, "two").await.expect_problem(402, "card_declined");
+    assert_eq!(refusal["decline_code"], "card_declined");
+
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseReply);
+    let pending = charge(api, buyer, 7, VISA, "three").await.expect(202);
+    assert_eq!((&pending["status"], &pending["balance"]), (&json!("pending"), &json!(50_000)));
+    shop.till.recover();
+    assert_eq!(shop.recover().await, 1);
+    assert_eq!(shop.read("/v1/me/points").await["balance"], 50_007);
+    let entries = shop.read("/v1/me/points/entries").await;
+    assert_eq!((&entries["items"][0]["reference"], &entries["items"][0]["kind"]), (&pending["id"], &json!("charge")));
+    assert_eq!(charge(api, buyer, 7, VISA, "three").await.expect(202), pending);
+    assert_eq!(shop.booked().await, 50_007);
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_comes_late_has_its_limit_and_goes_back() {
+    let shop = Shop::new().await;
+    let (api, buyer) = (&shop.api, &shop.buyer);
+    for n in 0..9 {
+        charge(api, buyer, 1_000_000, VISA, &format!("charge {n}")).await.expect(201);
+    }
+    // Two at once, of which each is within the limit, but not both.
+    let mut pending = Vec::new();
+    for n in 0..2 {
+        pending.push(charge(api, buyer, 1_000_000, "pm_card_processing", &format!("late {n}")).await.expect(202));
+    }
+    charge(api, buyer, 1_000_000, VISA, "in time").await.expect(201);
+    charge(api, buyer, 1, VISA, "more").await.expect_problem(409, "balance_limit_exceeded");
+    for (attempt, intent) in shop.till.intents() {
+        if intent.standing == Standing::Processing {
+            shop.till.decide(attempt, Standing::Succeeded);
+        }
+    }
+    assert_eq!(shop.recover().await, 2, "settled");
+    assert_eq!(shop.recover().await, 2, "given back");
+    assert_eq!(shop.read("/v1/me/points").await["balance"], 10_000_000);
+    let refunds: u32 = shop.till.intents().values().map(|intent| intent.refunds).sum();
+    assert_eq!((refunds, shop.booked().await, pending.len()), (2, 10_000_000, 2));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_provider_no_card_is_taken() {
+    let world = World::new().await;
+    let one = world.instance().await;
+    let api = Api::over(&[&one]);
+    let sale = Sale::new(&api, &one, &Plan::default()).await;
+    let buyer = Buyer::new(&api).await;
+    let pass = buyer.enter(&api, &sale).await;
+    let hold = buyer.hold(&api, &sale.performances[0], &pass, &["A-1-1"]).await;
+    pay(&api, &buyer, &hold, VISA, "pay").await.expect_problem(422, "payment_method_unavailable");
+    charge(&api, &buyer, 1, VISA, "charge").await.expect_problem(422, "payment_method_unavailable");
+    let forged = api.post("/v1/payments/webhooks").header("stripe-signature", "t=1,v1=00").json(&json!({"id": "evt"}));
+    forged.send().await.expect_problem(400, "invalid_signature");
+    world.end(vec![one]).await;
+}
+
+/// Recovery on several instances at once, the provider's webhooks and the buyer's repetitions: one outcome.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everybody_who_settles_at_once_agrees() {
+    let shop = Shop::with(&Plan { limit: 20, ..Plan::default() }).await;
+    let two = shop.world.instance_paid_through(&shop.till, &SOON).await;
+    let hold = shop.hold(&["A-1-1", "A-1-2", "A-1-3"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseReply);
+    let pending = shop.pay(&hold, VISA, "pay").await.expect(202);
+    shop.till.recover();
+    let attempt = shop.till.only().0.to_string();
+    let signed = Some(crate::support::till::SIGNATURE);
+    for round in 0..8 {
+        let told = event(&format!("evt_{round}"), &attempt);
+        let (first, second, hinted, repeat) = tokio::join!(
+            shop.one.state.attempts.recover(),
+            two.state.attempts.recover(),
+            shop.webhook(signed, &told),
+            shop.pay(&hold, VISA, "pay")
+        );
+        assert!(first.is_ok() && second.is_ok(), "round {round}");
+        assert_eq!((hinted.status, repeat.status), (204, 202), "round {round}");
+    }
+    assert_eq!(said(&shop.reservation(&pending["id"]).await), ("confirmed", "card", "succeeded"));
+    let events: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox WHERE topic = 'reservation.confirmed'")
+        .fetch_one(&mut shop.world.sql().await)
+        .await
+        .expect("a count");
+    assert_eq!((events, shop.till.only().1.charges), (1, 1));
+    two.stop().await;
+    shop.end().await;
 }

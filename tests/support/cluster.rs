@@ -62,7 +62,12 @@ impl Cluster {
 
     /// A client of all instances in turn.
     pub fn api(&self) -> Api {
-        Api::at(self.nodes.iter().map(|node| node.front.base()).collect())
+        Api::at(self.bases())
+    }
+
+    /// Where the instances are found, whichever process is behind it.
+    pub fn bases(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.front.base()).collect()
     }
 
     /// `kill -9`. Returns when the victim is gone.

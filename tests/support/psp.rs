@@ -151,13 +151,12 @@ impl Psp {
             let (status, mut page) = self.ask(Method::GET, &path, None).await;
             assert_eq!(status, 200, "{page}");
             intents.extend(serde_json::from_value::<Vec<Booked>>(page["intents"].take()).expect("intents"));
-            match page["next_after"].as_u64() {
-                Some(next) => after = next,
-                None => {
-                    let mut take = |name: &str| page[name].take();
-                    return Books { totals: take("totals"), calls: take("calls"), webhooks: take("webhooks"), intents };
-                }
+            if let Some(next) = page["next_after"].as_u64() {
+                after = next;
+                continue;
             }
+            let mut take = |name: &str| page[name].take();
+            return Books { totals: take("totals"), calls: take("calls"), webhooks: take("webhooks"), intents };
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use frontrow::payments::PaymentId;
@@ -45,6 +45,8 @@ pub enum Trouble {
     LoseReply,
     /// It is carried out once the test says so, and then answered.
     Hold,
+    /// It arrives when the test says so, long after the caller was told nothing.
+    Late,
     /// It is refused, without effect.
     Refuse,
 }
@@ -64,6 +66,9 @@ pub struct Intent {
     pub refunds: u32,
 }
 
+/// A call that is on its way.
+type Errand = Box<dyn FnOnce(&mut HashMap<PaymentId, Intent>) + Send>;
+
 /// The provider.
 pub struct Till {
     intents: Mutex<HashMap<PaymentId, Intent>>,
@@ -71,6 +76,9 @@ pub struct Till {
     /// Calls that were held up go on.
     go_on: Notify,
     held: AtomicU64,
+    late: Mutex<Vec<Errand>>,
+    /// Whether the bank takes no refunds.
+    keeps_all: AtomicBool,
     calls: Mutex<HashMap<Question, u64>>,
 }
 
@@ -88,6 +96,8 @@ impl Till {
             mishap: Mutex::new(Arc::new(|_, _| Trouble::None)),
             go_on: Notify::new(),
             held: AtomicU64::new(0),
+            late: Mutex::default(),
+            keeps_all: AtomicBool::new(false),
             calls: Mutex::default(),
         })
     }
@@ -116,6 +126,24 @@ impl Till {
     /// Lets every call go on that is held up.
     pub fn let_go(&self) {
         self.go_on.notify_waiters();
+    }
+
+    /// Says of every refund that it cannot be given, or gives it.
+    pub fn keep_all(&self, keeps_all: bool) {
+        self.keeps_all.store(keeps_all, Ordering::SeqCst);
+    }
+
+    /// Charges an intent once more, which no provider should: for tests of those who look.
+    pub fn charge_again(&self, attempt: PaymentId) {
+        self.lock().get_mut(&attempt).expect("an intent").charges += 1;
+    }
+
+    /// Every call arrives that was on its way.
+    pub fn deliver_late(&self) {
+        let late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        for errand in late {
+            errand(&mut self.lock());
+        }
     }
 
     /// How often this was asked.
@@ -159,7 +187,7 @@ impl Till {
         &self,
         question: Question,
         attempt: PaymentId,
-        work: impl FnOnce(&mut HashMap<PaymentId, Intent>) -> Result<T, GatewayError> + Send,
+        work: impl FnOnce(&mut HashMap<PaymentId, Intent>) -> Result<T, GatewayError> + Send + 'static,
     ) -> Result<T, GatewayError> {
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(question).or_default() += 1;
         let mishap = self.mishap.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -178,6 +206,11 @@ impl Till {
                 go_on.await;
                 work(&mut self.lock())
             }
+            Trouble::Late => {
+                let errand: Errand = Box::new(move |intents| drop(work(intents)));
+                self.late.lock().unwrap_or_else(PoisonError::into_inner).push(errand);
+                unknown("late")
+            }
             Trouble::Refuse => Err(GatewayError::Refused("not this one".to_owned())),
         }
     }
@@ -190,11 +223,12 @@ fn found<'i>(intents: &'i mut HashMap<PaymentId, Intent>, id: &IntentId) -> Resu
 
 impl Gateway for Till {
     fn create<'a>(&'a self, order: &'a Order) -> Reply<'a, (IntentId, Standing)> {
-        Box::pin(self.call(Question::Create, order.attempt, |intents| {
-            let intent = intents.entry(order.attempt).or_insert_with(|| Intent {
-                id: format!("pi_{}", order.attempt),
-                amount: order.amount,
-                card: order.card_token.expose().to_owned(),
+        let Order { attempt, amount, card_token } = order.clone();
+        Box::pin(self.call(Question::Create, attempt, move |intents| {
+            let intent = intents.entry(attempt).or_insert_with(|| Intent {
+                id: format!("pi_{attempt}"),
+                amount,
+                card: card_token.expose().to_owned(),
                 standing: Standing::Unconfirmed,
                 charges: 0,
                 refunds: 0,
@@ -204,8 +238,9 @@ impl Gateway for Till {
     }
 
     fn confirm<'a>(&'a self, order: &'a Order, intent: &'a IntentId) -> Reply<'a, Standing> {
-        Box::pin(self.call(Question::Confirm, order.attempt, |intents| {
-            let intent = found(intents, intent)?;
+        let name = intent.clone();
+        Box::pin(self.call(Question::Confirm, order.attempt, move |intents| {
+            let intent = found(intents, &name)?;
             if intent.standing == Standing::Unconfirmed {
                 intent.standing = match intent.card.as_str() {
                     "pm_card_chargeDeclined" => Standing::Declined("card_declined".to_owned()),
@@ -219,13 +254,14 @@ impl Gateway for Till {
     }
 
     fn find<'a>(&'a self, intent: &'a IntentId) -> Reply<'a, Standing> {
-        let attempt = intent.0.trim_start_matches("pi_").parse().expect("an id of ours");
-        Box::pin(self.call(Question::Find, attempt, |intents| Ok(found(intents, intent)?.standing.clone())))
+        let (name, attempt) = (intent.clone(), intent.0.trim_start_matches("pi_").parse().expect("an id of ours"));
+        Box::pin(self.call(Question::Find, attempt, move |intents| Ok(found(intents, &name)?.standing.clone())))
     }
 
     fn cancel<'a>(&'a self, attempt: PaymentId, intent: &'a IntentId) -> Reply<'a, Standing> {
-        Box::pin(self.call(Question::Cancel, attempt, |intents| {
-            let intent = found(intents, intent)?;
+        let name = intent.clone();
+        Box::pin(self.call(Question::Cancel, attempt, move |intents| {
+            let intent = found(intents, &name)?;
             if intent.standing == Standing::Unconfirmed {
                 intent.standing = Standing::Cancelled;
             }
@@ -234,8 +270,12 @@ impl Gateway for Till {
     }
 
     fn refund<'a>(&'a self, attempt: PaymentId, intent: &'a IntentId, amount: Money) -> Reply<'a, RefundStanding> {
+        let (name, keeps_all) = (intent.clone(), self.keeps_all.load(Ordering::SeqCst));
         Box::pin(self.call(Question::Refund, attempt, move |intents| {
-            let intent = found(intents, intent)?;
+            let intent = found(intents, &name)?;
+            if keeps_all {
+                return Ok(RefundStanding::Failed);
+            }
             assert_eq!((intent.standing.clone(), intent.amount), (Standing::Succeeded, amount), "{attempt}");
             // The same refund again has no second effect.
             intent.refunds = 1;

@@ -9,8 +9,8 @@
 //! deadlock, a lock wait timeout or a changed snapshot: a body must have no effect outside its
 //! transaction. Who must wait for a connection waits in a bounded line.
 //!
-//! Lock order, everywhere: idempotency key, hold, reservation and its tickets, order, pass, points account, seats by number. Rows
-//! inserted come last.
+//! Lock order, everywhere: idempotency key, hold, undecided payment, reservation and its tickets, order, pass, points account, seats by number.
+//! What a payment is for is locked before it, a charge's account too. Rows inserted come last.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;

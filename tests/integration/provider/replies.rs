@@ -123,8 +123,8 @@ async fn who_is_turned_away_unread_has_done_nothing() {
     let provider =
         Scripted::start(reply("429 Too Many Requests", "", &error("invalid_request_error", "rate_limit"))).await;
     let stripe = provider.adapter();
-    assert_not_sent(stripe.create(&order("pm_card_visa")).await);
-    assert_not_sent(stripe.find(&pi()).await);
+    assert_not_sent(&stripe.create(&order("pm_card_visa")).await);
+    assert_not_sent(&stripe.find(&pi()).await);
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn an_intent_of_another_amount_is_not_confirmed() {
     }
     let odd =
         Scripted::start(reply("200 OK", "", &intent("pi_1/../x", 500, "requires_confirmation").to_string())).await;
-    assert_unknown(odd.adapter().create(&order("pm_card_visa")).await);
+    assert_unknown(&odd.adapter().create(&order("pm_card_visa")).await);
     // Such a name is not asked for either.
     let refused = odd.adapter().find(&IntentId("pi_1/../x".to_owned())).await;
     assert!(matches!(refused, Err(GatewayError::Refused(_))), "{refused:?}");

@@ -21,11 +21,14 @@ use tokio::net::TcpListener;
 use super::{AMOUNT, adapter, made, settings};
 use crate::support::{Psp, eventually};
 
+/// What came, and whether it was believed.
+type Taken = (Result<(), BadSignature>, Value);
+
 /// A shop that looks at signatures and keeps what it is told.
 #[derive(Clone)]
 struct Shop {
     verifier: Verifier,
-    got: Arc<Mutex<Vec<(Result<(), BadSignature>, Value)>>>,
+    got: Arc<Mutex<Vec<Taken>>>,
     is_away: Arc<AtomicBool>,
 }
 
