@@ -8,7 +8,7 @@ use crate::platform::config::{
     CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LimitSettings, LogSettings,
     OutboxSettings, RedisSettings, SecretSettings, load,
 };
-use crate::{accounts, booking, catalog, points, queue};
+use crate::{accounts, booking, catalog, notices, points, queue};
 
 /// The defaults, with their comments, as shipped in the binary.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -31,6 +31,8 @@ pub struct Config {
     pub booking: booking::seats::Settings,
     pub points: points::Settings,
     pub outbox: OutboxSettings,
+    pub notices: notices::Settings,
+    pub mail: notices::MailSettings,
     pub jobs: JobSettings,
 }
 
@@ -81,6 +83,9 @@ mod tests {
         assert!(redis.command_timeout_ms < redis.connect_timeout_ms);
         assert!(redis.connect_timeout_ms + redis.command_timeout_ms < config.http.request_timeout_ms);
         assert!(config.http.request_timeout_ms < config.http.drain_timeout_secs * 1000);
+        // What is under way to a webhook, or to a mail server, is not cut off by the end of the instance.
+        let longest = config.notices.timeout_ms.max(config.mail.timeout_ms);
+        assert!(longest < config.http.drain_timeout_secs * 1000);
         assert!(config.queue.listeners_max + 6000 <= config.http.connections_max, "buyers need places too");
     }
 

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::config::Config;
-use crate::accounts::Accounts;
+use super::letters::{OperatorLog, Postbox};
+use crate::accounts::{self, Accounts};
 use crate::booking::holds::{self, Holds};
 use crate::booking::reservations::{self, Checkout};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
+use crate::notices::mail::Mails;
+use crate::notices::webhooks::Webhooks;
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
 use crate::platform::db::Db;
@@ -31,6 +34,8 @@ pub struct State {
     pub redis: Redis,
     pub wake: Wake,
     pub idempotency: Idempotency,
+    pub webhooks: Webhooks,
+    pub mails: Mails,
     pub accounts: Arc<Accounts>,
     pub catalog: Arc<Catalog>,
     pub warmer: Warmer,
@@ -54,7 +59,8 @@ impl State {
         let redis = Redis::new(&config.redis)?;
         let wake = Wake::default();
         let idempotency = Idempotency::new(db.clone());
-        let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
+        let (webhooks, mails) = notices_of(&config, &db, &keys)?;
+        let accounts = Arc::new(accounts_of(&config, &clock, &db, &keys, &mails));
         let reader = Reader::new(db.clone(), &config.cache);
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
         let shared = Arc::new(reader.clone());
@@ -99,6 +105,8 @@ impl State {
             wake: wake.clone(),
         };
         Ok(Self {
+            webhooks,
+            mails,
             accounts,
             warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
             catalog,
@@ -117,6 +125,21 @@ impl State {
             wake,
         })
     }
+}
+
+fn notices_of(config: &Config, db: &Db, keys: &KeyRing) -> Result<(Webhooks, Mails), ConfigError> {
+    let webhooks = Webhooks::new(db.clone(), keys, Arc::new(OperatorLog), &config.notices);
+    let mails = Mails::new(db.clone(), &config.notices, &config.mail);
+    if config.accounts.require_verified && !mails.is_on() {
+        let reason = "needs mail.transport: nobody could verify their address".to_owned();
+        return Err(ConfigError::Rejected { name: "accounts.require_verified", reason });
+    }
+    Ok((webhooks, mails))
+}
+
+fn accounts_of(config: &Config, clock: &Clock, db: &Db, keys: &KeyRing, mails: &Mails) -> Accounts {
+    let (db, clock, letterbox) = (db.clone(), clock.clone(), Arc::new(Postbox(mails.clone())));
+    Accounts::new(accounts::Parts { db, clock, keys, letterbox, settings: &config.accounts })
 }
 
 fn catalog_of(

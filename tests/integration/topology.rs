@@ -167,10 +167,8 @@ async fn a_dead_node_takes_only_its_own_sales_away() {
         buyers[0].claim(&api, sale, ticket).await;
     }
     println!("everybody was let in {:?} after the node was started again", started.elapsed());
-    eventually("both instances to be ready", || async {
-        (is_ready(&api).await && is_ready(&api).await).then_some(())
-    })
-    .await;
+    eventually("both instances to be ready", || async { (is_ready(&api).await && is_ready(&api).await).then_some(()) })
+        .await;
     world.assert_clean(&one).await;
     world.end(vec![one, two]).await;
     cluster.end();

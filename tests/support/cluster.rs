@@ -34,8 +34,8 @@ struct Node {
 pub struct Cluster {
     pub world: World,
     pub servers: Servers,
-    /// The services in the test's own process, for preparing.
-    pub state: State,
+    /// The services in the test's own process, for preparing; boxed, as futures that own a cluster would be large.
+    pub state: Box<State>,
     nodes: Vec<Node>,
     kills: usize,
 }
@@ -50,7 +50,7 @@ impl Cluster {
             let (process, base) = Process::serve(&world, &[]).await;
             nodes.push(Node { process, front: Proxy::to(address(&base)).await });
         }
-        let state = world.state(&[]);
+        let state = Box::new(world.state(&[]));
         Self { world, servers, state, nodes, kills: 0 }
     }
 

@@ -19,6 +19,7 @@ pub mod losses;
 pub mod plans;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod servers;
 pub mod statements;
 pub mod topology;
