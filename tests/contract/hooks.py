@@ -199,8 +199,7 @@ def fit_session(body):
 
 def fit_webhook(body):
     """An address of its own, and topics that there are."""
-    if not one_in_five(body["url"]):
-        body["url"] = f"https://hooks.example.com/{zlib.crc32(body['url'].encode(errors='replace'))}"
+    body["url"] = f"https://hooks.example.com/{zlib.crc32(body['url'].encode(errors='replace'))}"
     body["topics"] = ["reservation.cancelled"]
 
 

@@ -25,15 +25,28 @@ fn recorded(tree: &Tree, complaints: &mut Vec<Complaint>) -> BTreeMap<String, (S
                 }
                 let inside = &source.code[arguments.start + 1..arguments.end - 1];
                 let topic = inside.split(',').nth(1).unwrap_or_default().trim();
-                let value = constant(source, topic).or_else(|| tree.program().find_map(|other| constant(other, topic)));
-                match value {
-                    Some(value) => drop(found.insert(value, (source.path.clone(), source.line(offset)))),
-                    None => complaints.push(at(source, offset, format!("{topic} is no constant with a topic"))),
+                let values = topics_of(tree, source, topic);
+                if values.is_empty() {
+                    complaints.push(at(source, offset, format!("{topic} is no constant with a topic")));
                 }
+                let place = || (source.path.clone(), source.line(offset));
+                found.extend(values.into_iter().map(|value| (value, place())));
             }
         }
     }
     found
+}
+
+/// The topics that an argument may stand for: that of a constant, or those of all constants that a method of the same file names.
+fn topics_of(tree: &Tree, source: &Source, argument: &str) -> Vec<String> {
+    let Some(method) = argument.strip_suffix("()").and_then(|called| called.rsplit('.').next()) else {
+        let found = constant(source, argument).or_else(|| tree.program().find_map(|other| constant(other, argument)));
+        return found.into_iter().collect();
+    };
+    let functions = source.functions();
+    let bodies = functions.iter().filter(|function| function.name == method);
+    let words = bodies.flat_map(|function| source.words_in(function.signature.end..function.whole.end));
+    words.filter_map(|(_, word)| constant(source, word)).collect()
 }
 
 /// The text of `const NAME: &str = "…";`, which may be named by a path.
@@ -140,7 +153,8 @@ fn every_event_is_described_as_it_is_sent() {
 fn an_event_that_is_described_otherwise_is_refused() {
     let booking = "const SOLD: &str = \"seat.sold\";\nconst LOST: &str = \"seat.lost\";\n\
                    fn a() {\n outbox::record(conn, SOLD, id, 1, &facts);\n outbox::record_first(conn, seats::LOST, &all);\n \
-                   outbox::record(conn, topic, id, 1, &facts);\n other::record(conn, x);\n}\n";
+                   outbox::record(conn, topic, id, 1, &facts);\n other::record(conn, x);\n outbox::record(conn, by.topic(), id, 1, &facts);\n}\n\
+                   const KEPT: &str = \"seat.kept\";\nfn topic() -> &str {\n if a { SOLD } else { KEPT }\n}\n";
     let domain = "pub const TOPICS: &[(&str, u32)] = &[(\"seat.sold\", 2), (\"seat.gone\", 1)];";
     let example = |topic: &str, version: u32| {
         format!(
@@ -153,6 +167,8 @@ fn an_event_that_is_described_otherwise_is_refused() {
         |text: &str, example: &str| format!("### seat.sold\n\n{text}\n\n{example}### seat.made\n\nVersion 1. B.\n");
     let common = [
         "src/a.rs:6 topic is no constant",
+        "src/a.rs:8 seat.kept cannot be subscribed",
+        "src/a.rs:8 seat.kept is not described",
         "src/a.rs:5 seat.lost cannot be subscribed",
         "src/a.rs:5 seat.lost is not described",
         "src/notices/webhooks/domain.rs:1 seat.gone can be subscribed and never",

@@ -25,8 +25,6 @@ use crate::platform::http::{Page, PageParams};
 use crate::platform::outbox::Event;
 use crate::platform::token::{KeyRing, Sealer};
 
-/// How often another slot is tried where somebody else took it meanwhile.
-const TRIES: usize = 4;
 /// Rows stored by one statement.
 const ROWS_PER_INSERT: usize = 200;
 /// Dead letters made due by one transaction.
@@ -108,15 +106,17 @@ impl Webhooks {
         let secret = SigningSecret::random();
         let sealed = Secret::new(self.0.sealer.seal(secret.bytes()));
         let id = EndpointId::new();
-        let mut tries = 0;
+        let mut tries = 0_u16;
         let created_at = loop {
             let (inner, url, topics) = (self.0.clone(), url.clone(), topics.clone());
             let subscribing = Subscribing { inner, operator, id, url, topics, sealed: sealed.clone() };
             let stored = self.0.db.in_tx("webhooks.subscribe", subscribing, |conn, it| Box::pin(it.run(conn))).await;
-            tries += 1;
+            tries = tries.saturating_add(1);
             match stored {
-                // Another request took the slot, or the address: look again which.
-                Err(problem) if problem.fault() == Some(Fault::Duplicate) && tries < TRIES => {}
+                // Another request took the slot, or the address: look again which. There are only so many who can.
+                Err(problem)
+                    if problem.fault() == Some(Fault::Duplicate)
+                        && tries <= u16::from(self.0.settings.endpoints_max) => {}
                 stored => break stored?,
             }
         };
