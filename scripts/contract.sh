@@ -29,6 +29,8 @@ take_folder
 start_services
 # Without it no charge could ever succeed.
 export FRONTROW__POINTS__CHARGE_WITHOUT_CARD=true
+# One caller asks for the same again and again here.
+export FRONTROW__LIMITS__MAILS_PER_RECIPIENT_PER_MINUTE=1000000
 # One buyer calls everything: refusing them for being too fast would show nothing else.
 export FRONTROW__LIMITS__JOINS_PER_USER_PER_MINUTE=1000000
 

@@ -15,6 +15,7 @@
 //! | `migrations` | one explained statement a file, numbered once; released ones never change |
 //! | `settings` | settings are explained and read; metrics are explained and named by convention |
 //! | `docs` | links and `make` commands in documents |
+//! | `events` | every event that is recorded can be subscribed, and is described in docs/events.md |
 
 #[path = "tidy/paths.rs"]
 mod paths;
@@ -29,6 +30,8 @@ mod borders;
 mod direction;
 #[path = "tidy/docs.rs"]
 mod docs;
+#[path = "tidy/events.rs"]
+mod events;
 #[path = "tidy/migrations.rs"]
 mod migrations;
 #[path = "tidy/scripts.rs"]

@@ -20,6 +20,8 @@ crate::id_types! {
 
 crate::problem_codes! {
     BAD_CREDENTIALS = 401 "bad_credentials" "Wrong address or password" "No user has this e-mail address and this password.";
+    EMAIL_UNVERIFIED = 403 "email_unverified" "Address not verified" "Buying needs a verified e-mail address here. Follow the link in the mail, or ask for another one with POST /v1/me/verifications.";
+    LINK_EXPIRED = 410 "link_expired" "Link expired" "This code was used, is too old, or was never ours. Ask for a new one.";
     EMAIL_TAKEN = 409 "email_taken" "Address taken" "Another user is registered with this e-mail address. Sign in, or use another one.";
 }
 
@@ -83,6 +85,8 @@ pub struct User {
     pub role: Role,
     /// When they registered.
     pub created_at: Timestamp,
+    /// When they showed that they read the mail of their address.
+    pub verified_at: Option<Timestamp>,
 }
 
 /// A user to be stored.
@@ -96,6 +100,8 @@ pub struct NewUser {
     pub name: String,
     /// What they may do.
     pub role: Role,
+    /// Whether somebody vouches for the address already: an operator who makes the user.
+    pub is_verified: bool,
 }
 
 /// The address as it is stored: lower-cased.

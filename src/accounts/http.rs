@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::{FromRef, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,21 +12,47 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::domain::{Role, Session, User, UserId};
+use super::domain::{LINK_EXPIRED, Role, Session, User, UserId};
+use super::limits::LetterLimits;
 use super::service::{Accounts, Registration};
 use crate::platform::clock::Timestamp;
 use crate::platform::config::Secret;
 use crate::platform::error::{Problem, ProblemBody, codes};
-use crate::platform::http::Body;
+use crate::platform::http::{Body, ClientAddress};
+
+/// What the handlers work with.
+#[derive(Clone, Debug)]
+pub struct AccountRoutes {
+    /// The accounts.
+    pub accounts: Arc<Accounts>,
+    /// How often mails may be asked for.
+    pub letters: LetterLimits,
+}
+
+impl FromRef<AccountRoutes> for Arc<Accounts> {
+    fn from_ref(routes: &AccountRoutes) -> Self {
+        routes.accounts.clone()
+    }
+}
+
+impl FromRef<AccountRoutes> for LetterLimits {
+    fn from_ref(routes: &AccountRoutes) -> Self {
+        routes.letters.clone()
+    }
+}
 
 /// The routes of accounts.
-pub fn router(accounts: Arc<Accounts>) -> OpenApiRouter {
+pub fn router(routes: AccountRoutes) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(register))
+        .routes(routes!(verify))
+        .routes(routes!(ask_verification))
+        .routes(routes!(ask_reset))
+        .routes(routes!(reset_password))
         .routes(routes!(log_in))
         .routes(routes!(log_out))
         .routes(routes!(get_me, erase_me))
-        .with_state(accounts)
+        .with_state(routes)
 }
 
 /// Whoever is signed in.
@@ -108,6 +134,36 @@ struct LogInBody {
     password: Secret,
 }
 
+/// What proves that somebody reads the mail of an address.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct VerifyBody {
+    /// From the mail.
+    #[schema(value_type = String)]
+    token: Secret,
+}
+
+/// Whose password is to be set anew.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AskResetBody {
+    #[schema(
+        min_length = 3,
+        max_length = 254,
+        pattern = r"^[^@\s\x00-\x1f\x7f-\x9f]+@[^@\s\x00-\x1f\x7f-\x9f]+$",
+        example = "minji@example.com"
+    )]
+    email: String,
+}
+
+/// The new password.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ResetBody {
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
+    password: Secret,
+}
+
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
 struct UserBody {
@@ -117,6 +173,8 @@ struct UserBody {
     name: String,
     role: RoleBody,
     created_at: Timestamp,
+    /// When they showed that they read the mail of their address; null until then.
+    verified_at: Option<Timestamp>,
 }
 
 /// What a user may do. Operators may do what buyers may.
@@ -133,7 +191,8 @@ impl From<User> for UserBody {
             Role::Buyer => RoleBody::Buyer,
             Role::Operator => RoleBody::Operator,
         };
-        Self { id: user.id, email: user.email, name: user.name, role, created_at: user.created_at }
+        let User { id, email, name, created_at, verified_at, .. } = user;
+        Self { id, email, name, role, created_at, verified_at }
     }
 }
 
@@ -163,6 +222,69 @@ async fn register(State(accounts): State<Arc<Accounts>>, Body(body): Body<Regist
     let RegisterBody { email, password, name } = body;
     let user = accounts.register(Registration { email, password, name }).await?;
     Ok((StatusCode::CREATED, Json(UserBody::from(user))).into_response())
+}
+
+/// Verify the address to which a token was sent.
+#[utoipa::path(
+    post, path = "/v1/users/verifications", tag = "accounts", request_body = VerifyBody,
+    responses(
+        (status = 204, description = "Verified"),
+        (status = 410, description = "`link_expired`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn verify(State(accounts): State<Arc<Accounts>>, Body(body): Body<VerifyBody>) -> Result<StatusCode, Problem> {
+    accounts.verify(&body.token).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ask for another mail with which the address can be verified. Nothing is sent where it is verified.
+#[utoipa::path(
+    post, path = "/v1/me/verifications", tag = "accounts", security(("bearer" = [])),
+    responses((status = 202, description = "Asked for"))
+)]
+async fn ask_verification(
+    State(AccountRoutes { accounts, letters }): State<AccountRoutes>,
+    Buyer(session): Buyer,
+    address: ClientAddress,
+) -> Result<StatusCode, Problem> {
+    letters.check(session.user.to_string(), address)?;
+    accounts.ask_verification(session).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Ask for a mail with which the password of this address can be set anew. The answer says nothing about whether anybody has it.
+#[utoipa::path(
+    post, path = "/v1/password-resets", tag = "accounts", request_body = AskResetBody,
+    responses((status = 202, description = "Asked for, where somebody has this address"))
+)]
+async fn ask_reset(
+    State(AccountRoutes { accounts, letters }): State<AccountRoutes>,
+    address: ClientAddress,
+    Body(body): Body<AskResetBody>,
+) -> Result<StatusCode, Problem> {
+    letters.check(body.email.to_lowercase(), address)?;
+    accounts.ask_reset(&body.email).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// Set a new password with the token of a mail, once. Every session of the user ends.
+#[utoipa::path(
+    put, path = "/v1/password-resets/{token}", tag = "accounts", request_body = ResetBody,
+    params(("token" = String, Path, description = "From the mail")),
+    responses(
+        (status = 204, description = "The password is the new one; every session has ended"),
+        (status = 410, description = "`link_expired`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn reset_password(
+    State(accounts): State<Arc<Accounts>>,
+    token: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    Body(body): Body<ResetBody>,
+) -> Result<StatusCode, Problem> {
+    // What is not even text was never ours.
+    let Path(token) = token.map_err(|_| Problem::new(&LINK_EXPIRED))?;
+    accounts.reset_password(&Secret::new(token), body.password).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Sign in.

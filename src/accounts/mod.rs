@@ -10,18 +10,25 @@
 //! - A user who was erased leaves an id, a role and times, and nothing else.
 //! - What an operator did and its entry in the log of actions are committed together; entries are never changed.
 //! - Passwords are neither stored nor printed, and at most `hashing_parallel` are hashed at once.
+//! - A token in a mail is random, stored as its hash alone, and used by one statement that one caller wins.
+//! - Who asks to reset a password learns nothing about who is registered: the same statements run, and the same is answered.
 //!
-//! Tables owned: `users`, `session_revocations`, `operator_actions`.
+//! Tables owned: `users`, `session_revocations`, `operator_actions`, `user_tokens`.
 
 pub mod actions;
 pub mod admin;
 pub mod domain;
 pub mod http;
 pub mod jobs;
+mod limits;
 mod passwords;
+pub mod ports;
+pub mod proofs;
 pub mod service;
 mod store;
 
 pub use domain::{CODES, Role, Session, SessionId, User, UserId};
-pub use http::{Buyer, Operator, router};
-pub use service::{Accounts, Settings};
+pub use http::{AccountRoutes, Buyer, Operator, router};
+pub use limits::LetterLimits;
+pub use ports::{Letterbox, Request};
+pub use service::{Accounts, Parts, Settings};

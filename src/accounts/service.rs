@@ -1,8 +1,9 @@
 //! Registering, signing in and out, erasing, and telling from a token who sends a request.
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use moka::sync::Cache;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -11,6 +12,7 @@ use super::domain::{
     SessionId, User, UserId, check_password, checked_email, checked_name,
 };
 use super::passwords::Passwords;
+use super::ports::{Letterbox, Request};
 use super::store;
 use crate::platform::clock::{Clock, Timestamp};
 use crate::platform::config::Secret;
@@ -25,6 +27,8 @@ const OVERLAP: Duration = Duration::from_secs(10);
 const REVOCATIONS_PER_READ: u32 = 1000;
 /// Users stored by one statement.
 const USERS_PER_INSERT: u32 = 500;
+/// Users remembered as verified (about 100 bytes each).
+const VERIFIED_MAX: u64 = 100_000;
 
 /// `[accounts]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,6 +37,24 @@ pub struct Settings {
     pub session_hours: u32,
     pub hashing_parallel: usize,
     pub hashing_waiting_max: usize,
+    pub require_verified: bool,
+    pub verification_hours: u32,
+    pub reset_minutes: u32,
+}
+
+/// What [`Accounts`] are built from.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// The database.
+    pub db: Db,
+    /// The clock.
+    pub clock: Clock,
+    /// The keys that seal tokens.
+    pub keys: &'a KeyRing,
+    /// Takes mails to be sent.
+    pub letterbox: Arc<dyn Letterbox>,
+    /// `[accounts]`.
+    pub settings: &'a Settings,
 }
 
 /// What someone registers with, as it came.
@@ -71,8 +93,14 @@ pub struct Accounts {
     pub(super) db: Db,
     clock: Clock,
     sealer: Sealer,
-    passwords: Passwords,
-    session_life: Duration,
+    pub(super) passwords: Passwords,
+    pub(super) session_life: Duration,
+    pub(super) letterbox: Arc<dyn Letterbox>,
+    pub(super) require_verified: bool,
+    pub(super) verification_life: Duration,
+    pub(super) reset_life: Duration,
+    /// Whose address is known to be verified, which it stays.
+    pub(super) verified: Cache<UserId, ()>,
     known: RwLock<Known>,
     /// The database's time of the last complete refresh. Held while one runs.
     refreshed_at: tokio::sync::Mutex<Option<Timestamp>>,
@@ -81,10 +109,16 @@ pub struct Accounts {
 impl Accounts {
     /// The accounts in this database, with tokens under these keys.
     #[must_use]
-    pub fn new(db: Db, clock: Clock, keys: &KeyRing, settings: &Settings) -> Self {
+    pub fn new(parts: Parts<'_>) -> Self {
+        let Parts { db, clock, keys, letterbox, settings } = parts;
         Self {
             db,
             clock,
+            letterbox,
+            require_verified: settings.require_verified,
+            verification_life: Duration::from_hours(u64::from(settings.verification_hours)),
+            reset_life: Duration::from_mins(u64::from(settings.reset_minutes)),
+            verified: Cache::new(VERIFIED_MAX),
             sealer: keys.sealer("access", b""),
             passwords: Passwords::new(settings.hashing_parallel, settings.hashing_waiting_max),
             session_life: Duration::from_secs(u64::from(settings.session_hours) * 3600),
@@ -93,14 +127,17 @@ impl Accounts {
         }
     }
 
-    /// Registers a buyer.
+    /// Registers a buyer, and asks for the mail by which they can verify their address.
     ///
     /// # Errors
     /// 422 `invalid_body`, 409 `email_taken`, 503 `overloaded`.
     pub async fn register(&self, registration: Registration) -> Result<User, Problem> {
         let name = checked_name(&registration.name)?;
-        let user = NewUser { id: UserId::new(), email: checked_email(&registration.email)?, name, role: Role::Buyer };
-        self.create(user, registration.password).await.map(|(user, _)| user)
+        let (id, email) = (UserId::new(), checked_email(&registration.email)?);
+        let user = NewUser { id, email, name, role: Role::Buyer, is_verified: false };
+        let (user, _) = self.create(user, registration.password).await?;
+        self.letterbox.wake();
+        Ok(user)
     }
 
     /// Makes an operator and signs them in.
@@ -109,7 +146,7 @@ impl Accounts {
     /// 422 `invalid_body`, 409 `email_taken` also where a buyer has the address, 503 `overloaded`.
     pub async fn create_operator(&self, email: &str, password: Secret) -> Result<(UserId, String), Problem> {
         let (id, name) = (UserId::new(), "Operator".to_owned());
-        let user = NewUser { id, email: checked_email(email)?, name, role: Role::Operator };
+        let user = NewUser { id, email: checked_email(email)?, name, role: Role::Operator, is_verified: true };
         let (user, now) = self.create(user, password).await?;
         Ok((user.id, self.issue(user.id, user.role, now).0))
     }
@@ -118,8 +155,9 @@ impl Accounts {
     async fn create(&self, user: NewUser, password: Secret) -> Result<(User, Timestamp), Problem> {
         check_password(password.expose())?;
         let hash = self.passwords.hash(password).await?;
+        let input = (user, hash, self.letterbox.clone());
         self.db
-            .in_tx("accounts.register", (user, hash), |conn, (user, hash)| {
+            .in_tx("accounts.register", input, |conn, (user, hash, letterbox)| {
                 Box::pin(async move {
                     store::insert_users(conn, std::slice::from_ref(user), hash).await.map_err(
                         |problem| match problem.fault() {
@@ -127,6 +165,9 @@ impl Accounts {
                             _ => problem,
                         },
                     )?;
+                    if !user.is_verified {
+                        letterbox.post(conn, Request::Verification, user.id, user.id.0).await?;
+                    }
                     let stored = store::find_user(conn, user.id).await?.ok_or_else(|| Problem::not_found("user"))?;
                     Ok((stored, db::now(conn).await?))
                 })
@@ -247,16 +288,18 @@ impl Accounts {
         found.ok_or_else(|| Problem::new(&codes::UNAUTHENTICATED))
     }
 
-    /// Erases the user's personal data and ends all their sessions.
+    /// Erases the user's personal data, takes back mails and tokens that are on their way, and ends all their sessions.
     ///
     /// # Errors
     /// 401 `unauthenticated` where that was done before.
     pub async fn erase_me(&self, session: Session) -> Result<(), Problem> {
-        let input = (session.user, self.session_life.as_secs());
+        let input = (session.user, self.session_life.as_secs(), self.letterbox.clone());
         let revocation = self
             .db
-            .in_tx("accounts.erase", input, |conn, (user, session_secs)| {
+            .in_tx("accounts.erase", input, |conn, (user, session_secs, letterbox)| {
                 Box::pin(async move {
+                    store::proofs::delete_of_user(conn, *user).await?;
+                    letterbox.forget(conn, *user).await?;
                     if !store::erase_user(conn, *user).await? {
                         return Err(Problem::new(&codes::UNAUTHENTICATED));
                     }
@@ -299,7 +342,7 @@ impl Accounts {
         Ok(())
     }
 
-    fn add(&self, revocations: &[Revocation]) {
+    pub(super) fn add(&self, revocations: &[Revocation]) {
         if revocations.is_empty() {
             return;
         }
@@ -324,5 +367,11 @@ impl Accounts {
 
 fn load_user() -> NewUser {
     let id = UserId::new();
-    NewUser { id, email: format!("load-{id}@example.com"), name: "Load test".to_owned(), role: Role::Buyer }
+    NewUser {
+        id,
+        email: format!("load-{id}@example.com"),
+        name: "Load test".to_owned(),
+        role: Role::Buyer,
+        is_verified: true,
+    }
 }

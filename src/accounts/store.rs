@@ -1,4 +1,4 @@
-//! The SQL of `users`, `session_revocations` and `operator_actions`.
+//! The SQL of `users`, `session_revocations` and `operator_actions`; that of tokens in mails is in `store/proofs.rs`.
 
 use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -11,10 +11,20 @@ use crate::platform::clock::Timestamp;
 use crate::platform::db::{Conn, rows};
 use crate::platform::error::Problem;
 
-const INSERT_USER: &str = "INSERT INTO users (id, email, name, password_hash, role, created_at) \
-     VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
-const FIND_USER: &str = "SELECT id, email, name, role, created_at FROM users WHERE id = ? AND erased_at IS NULL";
-const FIND_LOGIN_FOR_UPDATE: &str = "SELECT id, email, name, role, created_at, password_hash, \
+pub(super) mod proofs;
+
+const INSERT_USER: &str = "INSERT INTO users (id, email, name, password_hash, role, created_at, verified_at) \
+     VALUES (?, ?, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, IF(?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, NULL))";
+const FIND_USER: &str =
+    "SELECT id, email, name, role, created_at, verified_at FROM users WHERE id = ? AND erased_at IS NULL";
+const FIND_USER_FOR_UPDATE: &str =
+    "SELECT id, email, name, role, created_at, verified_at FROM users WHERE id = ? AND erased_at IS NULL FOR UPDATE";
+const FIND_ID: &str = "SELECT id FROM users WHERE email = ?";
+const VERIFY_USER: &str = "UPDATE users SET verified_at = COALESCE(verified_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) \
+     WHERE id = ? AND erased_at IS NULL";
+const SET_PASSWORD: &str = "UPDATE users SET password_hash = ?, \
+     verified_at = COALESCE(verified_at, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) WHERE id = ? AND erased_at IS NULL";
+const FIND_LOGIN_FOR_UPDATE: &str = "SELECT id, email, name, role, created_at, verified_at, password_hash, \
      UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS read_at FROM users WHERE email = ? FOR UPDATE";
 const ERASE_USER: &str = "UPDATE users SET email = NULL, name = '', password_hash = '', \
      erased_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ? AND erased_at IS NULL";
@@ -58,7 +68,7 @@ pub(super) async fn insert_users(conn: &mut Conn, users: &[NewUser], password_ha
     let mut query = sqlx::query(AssertSqlSafe(rows(INSERT_USER, users.len())));
     for user in users {
         query = query.bind(user.id).bind(&user.email).bind(&user.name).bind(password_hash);
-        query = query.bind(user.role.number()).bind(offset);
+        query = query.bind(user.role.number()).bind(offset).bind(user.is_verified).bind(offset);
     }
     query.execute(conn.sql()).await?;
     Ok(())
@@ -68,6 +78,30 @@ pub(super) async fn insert_users(conn: &mut Conn, users: &[NewUser], password_ha
 pub(super) async fn find_user(conn: &mut Conn, user: UserId) -> Result<Option<User>, Problem> {
     let found = sqlx::query(FIND_USER).bind(user).fetch_optional(conn.sql()).await?;
     found.as_ref().map(user_of).transpose()
+}
+
+/// The same, one after the other where several ask.
+pub(super) async fn find_user_for_update(conn: &mut Conn, user: UserId) -> Result<Option<User>, Problem> {
+    let found = sqlx::query(FIND_USER_FOR_UPDATE).bind(user).fetch_optional(conn.sql()).await?;
+    found.as_ref().map(user_of).transpose()
+}
+
+/// Whose address this is.
+pub(super) async fn find_id(conn: &mut Conn, email: &str) -> Result<Option<UserId>, Problem> {
+    Ok(sqlx::query_scalar(FIND_ID).bind(email).fetch_optional(conn.sql()).await?)
+}
+
+/// Notes that a user reads the mail of their address. False where they were erased.
+pub(super) async fn verify_user(conn: &mut Conn, user: UserId) -> Result<bool, Problem> {
+    let offset = conn.offset_micros();
+    Ok(sqlx::query(VERIFY_USER).bind(offset).bind(user).execute(conn.sql()).await?.rows_affected() == 1)
+}
+
+/// Gives a user another password; whoever may do that reads the mail of the address. False where they were erased.
+pub(super) async fn set_password(conn: &mut Conn, user: UserId, password_hash: &str) -> Result<bool, Problem> {
+    let offset = conn.offset_micros();
+    let query = sqlx::query(SET_PASSWORD).bind(password_hash).bind(offset).bind(user);
+    Ok(query.execute(conn.sql()).await?.rows_affected() == 1)
 }
 
 /// The user with this address. The lock waits for whoever is erasing them right now, so that no session begins
@@ -184,6 +218,7 @@ fn user_of(row: &MySqlRow) -> Result<User, Problem> {
         name: row.try_get("name")?,
         role,
         created_at: row.try_get("created_at")?,
+        verified_at: row.try_get("verified_at")?,
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::config::Config;
 use super::state::State;
-use super::{audit, dev, draw, psp, seed, serve};
+use super::{audit, dev, draw, psp, seed, serve, webhooks};
 use crate::platform::clock::Clock;
 use crate::platform::db;
 use crate::platform::embedded::Engine;
@@ -69,6 +69,11 @@ enum Command {
         #[command(subcommand)]
         what: Operator,
     },
+    /// Look after deliveries to webhooks.
+    Webhooks {
+        #[command(subcommand)]
+        what: Webhooks,
+    },
     /// Ask a running instance whether it is alive: for container health checks.
     Healthcheck,
 }
@@ -100,6 +105,14 @@ enum Operator {
         #[arg(long)]
         email: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Webhooks {
+    /// Print a JSON line for each delivery that was tried as often as it may be.
+    Dead,
+    /// Send such deliveries again, from the first try on.
+    Resend(webhooks::Resend),
 }
 
 /// Runs the command. Failures are told on standard error.
@@ -138,6 +151,8 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             seed::users(&state(file, false)?, count, points).await?;
         }
         Command::Operator { what: Operator::Create { email } } => seed::operator(&state(file, false)?, &email).await?,
+        Command::Webhooks { what: Webhooks::Dead } => webhooks::dead(&state(file, false)?).await?,
+        Command::Webhooks { what: Webhooks::Resend(given) } => webhooks::resend(&state(file, false)?, &given).await?,
         Command::Healthcheck => return healthcheck(&Config::load(file, &[])?.http.addr).await,
     }
     Ok(ExitCode::SUCCESS)

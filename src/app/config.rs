@@ -8,7 +8,7 @@ use crate::platform::config::{
     CacheSettings, ConfigError, DatabaseSettings, HttpSettings, JobSettings, LimitSettings, LogSettings,
     OutboxSettings, RedisSettings, SecretSettings, load,
 };
-use crate::{accounts, booking, catalog, payments, points, queue};
+use crate::{accounts, booking, catalog, notices, payments, points, queue};
 
 /// The defaults, with their comments, as shipped in the binary.
 pub const DEFAULTS: &str = include_str!("../../config/default.toml");
@@ -33,6 +33,8 @@ pub struct Config {
     pub attempts: payments::attempts::Settings,
     pub payments: payments::Settings,
     pub outbox: OutboxSettings,
+    pub notices: notices::Settings,
+    pub mail: notices::MailSettings,
     pub jobs: JobSettings,
 }
 
@@ -92,6 +94,9 @@ mod tests {
         let payments = &config.payments;
         assert!(payments.base_url.is_empty() && payments.connect_timeout_ms + payments.wait_ms < payments.timeout_ms);
         assert!(payments.wait_ms + payments.timeout_ms < config.http.request_timeout_ms);
+        // What is under way to a webhook, or to a mail server, is not cut off by the end of the instance.
+        let longest = config.notices.timeout_ms.max(config.mail.timeout_ms);
+        assert!(longest < config.http.drain_timeout_secs * 1000);
         assert!(config.queue.listeners_max + 6000 <= config.http.connections_max, "buyers need places too");
     }
 

@@ -120,6 +120,10 @@ pub async fn dev(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {
     };
     settings.push(("FRONTROW__POINTS__CHARGE_WITHOUT_CARD", "true".into()));
     settings.push(("FRONTROW__LOG__FORMAT", "text".into()));
+    settings.push(("FRONTROW__MAIL__TRANSPORT", "files".into()));
+    settings.push(("FRONTROW__MAIL__FOLDER", dir.join("mail").display().to_string()));
+    settings.push(("FRONTROW__NOTICES__PLAIN_HTTP", "true".into()));
+    settings.push(("FRONTROW__NOTICES__PRIVATE_ADDRESSES", "127.0.0.0/8, ::1/128".into()));
     let outcome = with_cards(file, dir, listener, settings, services.as_ref(), &shutdown).await;
     if let Some(services) = services {
         services.stop().await;
@@ -216,7 +220,7 @@ fn welcome(
     format!(
         "\nfrontrow is ready.\n\
          \n  server     {base}\n  API        {base}/docs\n  metrics    {base}/metrics\n  \
-         database   {engine}: {database}\n  Redis      {redis}\n  cards      {cards}\n\
+         database   {engine}: {database}\n  Redis      {redis}\n  cards      {cards}\n  mails      {mails}\n\
          \n  operator   {OPERATOR}\n  buyers     {buyers}\n  password   {PASSWORD} (all of them)\n\
          \n  arena      {base}/v1/concerts/{arena}   open now\n  club       {base}/v1/concerts/{club}   opens in three minutes\n\
          \nTry it (each line works as it is; the second one joins the line as buyer1, the third charges 50,000 points):\n\
@@ -227,6 +231,7 @@ fn welcome(
          \nCtrl-C ends it.\n",
         database = config.database.url.expose(),
         redis = config.redis.url.expose(),
+        mails = config.mail.folder.display(),
         buyers = made.buyers.join(", "),
     )
 }

@@ -1,8 +1,8 @@
 //! The composition root: the only module that knows every other.
 //!
 //! [`state`] builds the services, [`router`] lists every route, [`schedule`] every job, [`serve`] runs an
-//! instance, [`dev`] runs one with private servers and a demonstration, [`psp`] a card provider to try it with, [`cli`] is
-//! the command line.
+//! instance, [`dev`] runs one with private servers and a demonstration, [`psp`] a card provider to try it with, [`letters`]
+//! says what mails say, [`cli`] is the command line.
 
 pub mod audit;
 pub mod cli;
@@ -10,6 +10,7 @@ pub mod config;
 mod demonstration;
 pub mod dev;
 mod draw;
+pub mod letters;
 mod openapi;
 pub mod operations;
 pub mod psp;
@@ -18,3 +19,4 @@ pub mod schedule;
 pub mod seed;
 pub mod serve;
 pub mod state;
+mod webhooks;

@@ -15,7 +15,7 @@ use super::state::State;
 use crate::platform::error::{Code, Problem, ProblemBody, codes};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::telemetry::metrics;
-use crate::{accounts, booking, catalog, payments, points, queue};
+use crate::{accounts, booking, catalog, notices, payments, points, queue};
 
 /// Longest wait for a dependency that is asked whether it is there.
 const PROBE_MAX: Duration = Duration::from_secs(2);
@@ -23,7 +23,15 @@ const PROBE_MAX: Duration = Duration::from_secs(2);
 /// Every problem code that this server can answer.
 pub fn all_codes() -> Vec<&'static Code> {
     let mut all: Vec<&'static Code> = Vec::new();
-    let features = [codes::CODES, accounts::CODES, catalog::CODES, queue::CODES, points::CODES, payments::CODES];
+    let features = [
+        codes::CODES,
+        accounts::CODES,
+        catalog::CODES,
+        queue::CODES,
+        points::CODES,
+        payments::CODES,
+        notices::webhooks::CODES,
+    ];
     for code in features.into_iter().chain(booking::CODES.iter().copied()).flatten() {
         if !all.iter().any(|known| known.code == code.code) {
             all.push(code);

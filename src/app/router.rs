@@ -13,13 +13,14 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::state::State;
 use super::{audit, openapi, operations};
+use crate::accounts::{AccountRoutes, LetterLimits};
 use crate::booking::holds::http::HoldRoutes;
 use crate::platform::http::edge::{self, Edge};
 use crate::platform::http::{TrustedProxies, etag};
 use crate::platform::shutdown::Shutdown;
 use crate::queue::http::QueueRoutes;
 use crate::queue::{JoinLimits, Listeners};
-use crate::{accounts, booking, catalog, payments, points, queue};
+use crate::{accounts, booking, catalog, notices, payments, points, queue};
 
 /// The routes that the API document describes.
 pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
@@ -27,10 +28,13 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
     let lines = QueueRoutes::new(
         state.queue.clone(),
         JoinLimits::new(&state.config.limits, &state.clock),
+        state.accounts.clone(),
         Listeners::new(&state.config.queue, shutdown.clone()),
     );
+    let letters = LetterLimits::new(&state.config.limits, &state.clock);
+    let people = AccountRoutes { accounts: state.accounts.clone(), letters };
     OpenApiRouter::with_openapi(openapi::head())
-        .merge(accounts::http::router(state.accounts.clone()))
+        .merge(accounts::http::router(people))
         .merge(catalog::http::router(state.catalog.clone()))
         .merge(queue::http::router(lines))
         .merge(booking::seats::http::router(state.seats.clone()))
@@ -38,7 +42,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(booking::reservations::http::router(state.checkout.clone()))
         .merge(booking::tickets::http::router(state.gate.clone()))
         .merge(points::http::router(state.points.clone()))
-        .merge(payments::http::router(state.webhooks.clone()))
+        .merge(payments::http::router(state.provider_events.clone()))
         .merge(accounts::admin::router(state.accounts.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
         .merge(queue::admin::router(state.queue.clone()))
@@ -46,6 +50,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(booking::reservations::admin::router(state.checkout.clone()))
         .merge(booking::tickets::admin::router(state.gate.clone()))
         .merge(booking::aftermath::admin::router(state.aftermath.clone()))
+        .merge(notices::webhooks::admin::router(state.webhooks.clone()))
         .merge(audit::router(state.db.clone(), state.config.jobs.clone()))
         .merge(operations::router())
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::audit;
 use super::state::State;
+use super::{audit, letters};
 use crate::accounts;
 use crate::catalog::ConcertId;
+use crate::notices::webhooks::Dispatcher;
 use crate::platform::error::Problem;
 use crate::platform::jobs::{Claim, Jobs, Work};
 use crate::platform::outbox::{Event, Handler, Relay};
@@ -27,8 +28,8 @@ const FINDINGS_KEPT: u32 = 3;
 /// Starts what this instance repeats, and its share of the cluster's jobs.
 ///
 /// # Errors
-/// Where the jobs cannot be registered.
-pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
+/// Where the jobs cannot be registered, or a setting makes no sense.
+pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
     let every = |pause, work: fn(State) -> BoxFuture<'static, Result<(), Problem>>, name: &'static str| {
         let state = state.clone();
         shutdown.repeat(pause, move || {
@@ -98,6 +99,11 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> Result<(), Problem> {
         let ticker = ticker.clone();
         async move { ticker.tick().await }
     });
+    let dispatcher = Dispatcher::new(state.webhooks.clone(), state.clock.clone())?;
+    shutdown.spawn(dispatcher.run(shutdown.clone()));
+    if let Some(mailer) = letters::mailer(state)? {
+        shutdown.spawn(mailer.run(shutdown.clone()));
+    }
     shutdown.spawn(relay(state).run(shutdown.clone()));
     let jobs = jobs(state);
     jobs.register().await?;
@@ -130,6 +136,16 @@ pub fn jobs(state: &State) -> Jobs {
             }),
         )
         .every(
+            "webhooks.tidy",
+            600,
+            deletions(state, |state| Box::pin(async move { state.webhooks.tidy(DELETE_ROWS).await })),
+        )
+        .every(
+            "mails.tidy",
+            600,
+            deletions(state, |state| Box::pin(async move { state.mails.tidy(DELETE_ROWS).await })),
+        )
+        .every(
             "queue.tidy",
             600,
             deletions(state, |state| Box::pin(async move { state.queue.tidy_ranks(DELETE_ROWS).await })),
@@ -142,7 +158,7 @@ pub fn jobs(state: &State) -> Jobs {
         .every(
             "payments.tidy_events",
             600,
-            deletions(state, |state| Box::pin(async move { state.webhooks.delete_old(DELETE_ROWS).await })),
+            deletions(state, |state| Box::pin(async move { state.provider_events.delete_old(DELETE_ROWS).await })),
         )
         .every(accounts::jobs::PURGE, accounts::jobs::PURGE_EVERY_SECS, accounts::jobs::purge(state.accounts.clone()))
 }
@@ -177,6 +193,15 @@ pub fn relay(state: &State) -> Relay {
             queue.free_slot(concert, arrival).await
         })
     });
+    let (webhooks, mails) = (state.webhooks.clone(), state.mails.clone());
     Relay::new(state.db.clone(), state.redis.clone(), state.config.outbox.clone(), &state.wake)
+        .recorded_by(Arc::new(move |events| {
+            let webhooks = webhooks.clone();
+            Box::pin(async move { webhooks.record(events).await })
+        }))
+        .recorded_by(Arc::new(move |events| {
+            let mails = mails.clone();
+            Box::pin(async move { mails.post_all(letters::confirmations(&events)?).await })
+        }))
         .on(PASS_ENDED, free_slot)
 }

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::config::Config;
-use crate::accounts::Accounts;
+use super::letters::{OperatorLog, Postbox};
+use crate::accounts::{self, Accounts};
 use crate::booking::aftermath::Aftermath;
 use crate::booking::holds::{self, Holds};
 use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::booking::tickets::{Gate, TicketKeys};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
+use crate::notices::mail::Mails;
+use crate::notices::webhooks::Webhooks;
 use crate::payments::gateway::Gateway;
 use crate::payments::payable::{Payable, Payables};
 use crate::payments::signature::Verifier;
 use crate::payments::stripe::Stripe;
 use crate::payments::webhooks::Verify;
-use crate::payments::{Attempts, Webhooks, attempts};
+use crate::payments::{self, Attempts, attempts};
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
 use crate::platform::db::Db;
@@ -39,6 +42,8 @@ pub struct State {
     pub redis: Redis,
     pub wake: Wake,
     pub idempotency: Idempotency,
+    pub webhooks: Webhooks,
+    pub mails: Mails,
     pub accounts: Arc<Accounts>,
     pub catalog: Arc<Catalog>,
     pub warmer: Warmer,
@@ -52,7 +57,7 @@ pub struct State {
     pub aftermath: Aftermath,
     pub points: Points,
     pub attempts: Attempts,
-    pub webhooks: Webhooks,
+    pub provider_events: payments::Webhooks,
 }
 
 impl State {
@@ -86,7 +91,8 @@ impl State {
         let redis = Redis::new(&config.redis)?;
         let wake = Wake::default();
         let idempotency = Idempotency::new(db.clone());
-        let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
+        let (webhooks, mails) = notices_of(&config, &db, &keys)?;
+        let accounts = Arc::new(accounts_of(&config, &clock, &db, &keys, &mails));
         let reader = Arc::new(Reader::new(db.clone(), &config.cache));
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
         let seats = Arc::new(Seats::new(db.clone(), clock.clone(), reader.clone(), filter.clone(), &config.booking));
@@ -140,6 +146,8 @@ impl State {
             attempts: attempts.clone(),
         };
         Ok(Self {
+            webhooks,
+            mails,
             accounts,
             aftermath: Aftermath::new(db.clone(), catalog.clone(), wake.clone(), &config.booking),
             warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
@@ -153,7 +161,7 @@ impl State {
             filter,
             points: Points::new(db.clone(), idempotency.clone(), attempts.clone(), config.points),
             attempts,
-            webhooks: Webhooks::new(db.clone(), clock.clone(), verify),
+            provider_events: payments::Webhooks::new(db.clone(), clock.clone(), verify),
             idempotency,
             config: Arc::new(config),
             clock,
@@ -162,6 +170,21 @@ impl State {
             wake,
         })
     }
+}
+
+fn notices_of(config: &Config, db: &Db, keys: &KeyRing) -> Result<(Webhooks, Mails), ConfigError> {
+    let webhooks = Webhooks::new(db.clone(), keys, Arc::new(OperatorLog), &config.notices);
+    let mails = Mails::new(db.clone(), &config.notices, &config.mail);
+    if config.accounts.require_verified && !mails.is_on() {
+        let reason = "needs mail.transport: nobody could verify their address".to_owned();
+        return Err(ConfigError::Rejected { name: "accounts.require_verified", reason });
+    }
+    Ok((webhooks, mails))
+}
+
+fn accounts_of(config: &Config, clock: &Clock, db: &Db, keys: &KeyRing, mails: &Mails) -> Accounts {
+    let (db, clock, letterbox) = (db.clone(), clock.clone(), Arc::new(Postbox(mails.clone())));
+    Accounts::new(accounts::Parts { db, clock, keys, letterbox, settings: &config.accounts })
 }
 
 fn catalog_of(

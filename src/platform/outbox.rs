@@ -2,9 +2,9 @@
 //!
 //! Table owned: `outbox`. Redis stream owned: `<prefix>:events`. A relay on every instance claims rows by state
 //! (SKIP LOCKED, with a lease), never by "greater than the last id", because ids become visible out of
-//! order. A claimed row goes to its topic's handlers, then to the stream, then is marked sent. One that fails is due
-//! again a little later, and later each time. A relay that dies leaves a lease that lapses, so an event may come
-//! twice: events carry an id, and handlers must be repeatable.
+//! order. A claimed row goes to the consumers, which record in MySQL what they make of it, then to its topic's handler, then to
+//! the stream, then is marked sent. One that fails is due again a little later, and later each time. A relay that dies leaves a
+//! lease that lapses, so an event may come twice: events carry an id, and consumers and handlers must be repeatable.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,8 +17,10 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::Value;
 use sqlx::Row as _;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::clock::Timestamp;
 use super::config::OutboxSettings;
 use super::db::{Conn, Db, Script, Slot, Text, in_list, parts, rows};
 use super::error::{Problem, codes};
@@ -28,9 +30,9 @@ use super::telemetry::metrics;
 
 const INSERT: &str = "INSERT INTO outbox (id, topic, aggregate_id, version, payload, state, due_at, created_at) \
      VALUES (?, ?, ?, ?, ?, 0, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
-const LIST_DUE_FOR_UPDATE: &str = "SELECT id, topic, aggregate_id, version, payload, attempts FROM outbox \
+const LIST_DUE_FOR_UPDATE: &str = "SELECT id, topic, aggregate_id, version, payload, created_at FROM outbox \
      WHERE state = 0 AND due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
-/// Longer than a batch takes of which every event takes [`SEND_MAX`].
+/// Longer than a batch takes of which every event takes [`SEND_MAX`], after [`RECORD_MAX`].
 const LEASE: &str = "UPDATE outbox SET attempts = attempts + 1, \
      due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL 60 SECOND WHERE id IN (?)";
 /// About two seconds after the first failure, doubling, at most thirty; spread, so that what failed together does not
@@ -52,6 +54,8 @@ const ROW_LEN: usize = 400;
 const PARALLEL: usize = 8;
 /// Longest time for one event.
 const SEND_MAX: Duration = Duration::from_secs(2);
+/// Longest time in which all consumers record a batch.
+const RECORD_MAX: Duration = Duration::from_secs(5);
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub struct Event {
     pub version: u32,
     /// The facts.
     pub payload: Value,
+    /// When it was recorded, on the database's clock.
+    pub occurred_at: Timestamp,
 }
 
 /// Records an event in the transaction of its cause.
@@ -104,11 +110,15 @@ fn insert(script: &mut Script, offset: i64, topic: &'static str, version: u32, e
 /// What an instance does with an event besides putting it on the stream. Must be repeatable.
 pub type Handler = Arc<dyn Fn(Event) -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
 
+/// Who records in MySQL what becomes of events, a batch at a time. Must be repeatable.
+pub type Consumer = Arc<dyn Fn(Arc<[Event]>) -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
+
 /// Sends what was recorded.
 pub struct Relay {
     db: Db,
     redis: Redis,
     settings: OutboxSettings,
+    consumers: Vec<Consumer>,
     handlers: HashMap<&'static str, Handler>,
     wake: Arc<Notify>,
 }
@@ -134,7 +144,14 @@ impl Relay {
     /// A relay of one instance, woken by `wake`.
     #[must_use]
     pub fn new(db: Db, redis: Redis, settings: OutboxSettings, wake: &Wake) -> Self {
-        Self { db, redis, settings, handlers: HashMap::new(), wake: wake.0.clone() }
+        Self { db, redis, settings, consumers: Vec::new(), handlers: HashMap::new(), wake: wake.0.clone() }
+    }
+
+    /// Lets `consumer` record every event, whatever its topic, before anything else is done with it.
+    #[must_use]
+    pub fn recorded_by(mut self, consumer: Consumer) -> Self {
+        self.consumers.push(consumer);
+        self
     }
 
     /// Sends events of `topic` to `handler` too.
@@ -178,6 +195,7 @@ impl Relay {
         let events = self.db.in_tx("outbox.claim", limit, |conn, limit| Box::pin(claim(conn, *limit))).await?;
         let count = events.len();
         let mut settled = Settled::default();
+        let events = self.record_all(events, &mut settled.failed).await;
         let mut outcomes = stream::iter(events)
             .map(|event| async move { (event.id, self.send_unless(shutdown, event).await) })
             .buffer_unordered(PARALLEL);
@@ -193,6 +211,22 @@ impl Relay {
             self.db.in_tx("outbox.settle", settled, |conn, settled| Box::pin(settle(conn, settled))).await?;
         }
         Ok(count)
+    }
+
+    /// Lets every consumer record the batch. Gives those events that all of them have; the others have failed.
+    async fn record_all(&self, mut events: Vec<Event>, failed: &mut Vec<Uuid>) -> Vec<Event> {
+        let deadline = Instant::now() + RECORD_MAX;
+        for consumer in &self.consumers {
+            if events.is_empty() {
+                break;
+            }
+            let batch: Arc<[Event]> = events.as_slice().into();
+            if let Err(problem) = consume(consumer, batch, deadline).await {
+                tracing::warn!(%problem, "a batch of events was not recorded: one by one");
+                events = record_each(consumer, events, deadline, failed).await;
+            }
+        }
+        events
     }
 
     /// Whether the event was sent; nothing where draining began before.
@@ -262,6 +296,35 @@ impl Relay {
     }
 }
 
+/// Runs a consumer, which neither panics nor takes longer.
+async fn consume(consumer: &Consumer, events: Arc<[Event]>, deadline: Instant) -> Result<(), Problem> {
+    if Instant::now() >= deadline {
+        return Err(Problem::new(&codes::TIMED_OUT));
+    }
+    let consuming = AssertUnwindSafe(async { consumer(events).await }).catch_unwind();
+    match tokio::time::timeout_at(deadline, consuming).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Err(Problem::internal(anyhow::anyhow!("a consumer panicked"))),
+        Err(_) => Err(Problem::new(&codes::TIMED_OUT)),
+    }
+}
+
+/// One of them may be to blame for all: the others go on without it.
+async fn record_each(consumer: &Consumer, events: Vec<Event>, deadline: Instant, failed: &mut Vec<Uuid>) -> Vec<Event> {
+    let mut recorded = Vec::with_capacity(events.len());
+    for event in events {
+        match consume(consumer, Arc::new([event.clone()]), deadline).await {
+            Ok(()) => recorded.push(event),
+            Err(problem) => {
+                metrics::outbox_event(&event.topic, false);
+                tracing::warn!(topic = event.topic, %problem, "event stays due");
+                failed.push(event.id);
+            }
+        }
+    }
+    recorded
+}
+
 async fn claim(conn: &mut Conn, limit: u32) -> Result<Vec<Event>, Problem> {
     let offset = conn.offset_micros();
     let rows = sqlx::query(LIST_DUE_FOR_UPDATE).bind(offset).bind(limit).fetch_all(conn.sql()).await?;
@@ -274,6 +337,7 @@ async fn claim(conn: &mut Conn, limit: u32) -> Result<Vec<Event>, Problem> {
             aggregate_id: row.try_get("aggregate_id")?,
             version: row.try_get("version")?,
             payload: serde_json::from_slice(&payload).map_err(Problem::internal)?,
+            occurred_at: row.try_get("created_at")?,
         });
     }
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();

@@ -17,6 +17,7 @@ use super::domain::{Place, Standing};
 use super::limits::JoinLimits;
 use super::listeners::Listeners;
 use super::service::Queue;
+use crate::accounts::Accounts;
 use crate::accounts::http::Buyer;
 use crate::catalog::ConcertId;
 use crate::platform::clock::Timestamp;
@@ -31,14 +32,15 @@ pub struct QueueRoutes(Arc<Routes>);
 struct Routes {
     queue: Arc<Queue>,
     joins: JoinLimits,
+    accounts: Arc<Accounts>,
     listeners: Listeners,
 }
 
 impl QueueRoutes {
-    /// Handlers over these lines, with limits on how fast places are taken and on who listens.
+    /// Handlers over these lines, with limits on how fast places are taken, on who may take one and on who listens.
     #[must_use]
-    pub fn new(queue: Arc<Queue>, joins: JoinLimits, listeners: Listeners) -> Self {
-        Self(Arc::new(Routes { queue, joins, listeners }))
+    pub fn new(queue: Arc<Queue>, joins: JoinLimits, accounts: Arc<Accounts>, listeners: Listeners) -> Self {
+        Self(Arc::new(Routes { queue, joins, accounts, listeners }))
     }
 }
 
@@ -160,6 +162,7 @@ async fn events(
         ("Queue-Ticket" = Option<String>, Header, description = "A ticket for this sale that the buyer has already")),
     security(("bearer" = [])),
     responses((status = 201, body = PlaceView), (status = 200, body = PlaceView, description = "The place that the buyer has"),
+        (status = 403, body = ProblemBody, content_type = "application/problem+json", description = "email_unverified, where this installation asks for verified addresses"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "queue_not_open, sold_out, joins_closed, booking_closed"),
         (status = 429, body = ProblemBody, content_type = "application/problem+json", description = "rate_limited: this user or this address has joined too often in a minute")))]
@@ -171,6 +174,7 @@ async fn join(
     Headers(headers): Headers,
 ) -> Result<(StatusCode, Json<PlaceView>), Problem> {
     queue.0.joins.check(session.user, address)?;
+    queue.0.accounts.check_verified(session.user).await?;
     let presented = text_of(&headers, "queue-ticket");
     let (ticket, place, is_new) = queue.join(concert, session.user, presented).await?;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };

@@ -85,7 +85,7 @@ def id_for(path):
             if OWN["hold"]:
                 break
     names = {"concerts": SEEDED["concert"], "performances": SEEDED["performance"], "holds": OWN["hold"],
-             "reservations": OWN["reservation"]}
+             "reservations": OWN["reservation"], "webhooks": None}
     return names[path.replace("/admin/", "/").split("/")[2]]
 
 
@@ -200,6 +200,12 @@ def fit_session(body):
         body.update(SEEDED["credentials"])
 
 
+def fit_webhook(body):
+    """An address of its own, and topics that there are."""
+    body["url"] = f"https://hooks.example.com/{zlib.crc32(body['url'].encode(errors='replace'))}"
+    body["topics"] = ["reservation.cancelled"]
+
+
 def fit_charge(body):
     """This installation takes no cards."""
     body.pop("card_token", None)
@@ -252,6 +258,7 @@ FITTING = {
     ("POST", "/v1/admin/concerts"): fit_concert,
     ("POST", "/v1/admin/venues"): fit_venue,
     ("PATCH", "/v1/admin/concerts/{id}"): fit_change,
+    ("POST", "/v1/admin/webhooks"): fit_webhook,
     ("POST", "/v1/me/points/charges"): fit_charge,
     ("POST", "/v1/sessions"): fit_session,
     ("POST", "/v1/holds/{id}/payment"): fit_payment,

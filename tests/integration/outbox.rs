@@ -291,3 +291,31 @@ async fn a_relay_that_drains_gives_back_what_it_has_not_begun() {
     assert_eq!(heir.relay_batch().await.expect("a batch") + before, 30, "the rest is due at once");
     world.end(Vec::new()).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_record_a_batch_before_it_leaves_and_one_bad_event_holds_up_no_other() {
+    let world = World::new().await;
+    let state = services(&world, &[]).await;
+    let poison = record_one(&state, TOPIC).await;
+    let good = [record_one(&state, TOPIC).await, record_one(&state, OTHER).await];
+    let batches: Arc<Mutex<Vec<Vec<Uuid>>>> = Arc::default();
+    let told = batches.clone();
+    let relay = relay(&state, &Wake::default()).recorded_by(Arc::new(move |events| {
+        let ids: Vec<Uuid> = events.iter().map(|event| event.aggregate_id).collect();
+        let is_bad = ids.contains(&poison);
+        told.lock().expect("no panic").push(ids.clone());
+        assert!(!(is_bad && ids.len() == 1), "a consumer may panic");
+        Box::pin(async move { if is_bad { Err(Problem::not_found("reason")) } else { Ok(()) } })
+    }));
+    assert_eq!(relay.relay_batch().await.expect("a batch"), 3);
+    let seen = batches.lock().expect("no panic").clone();
+    assert_eq!(seen.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1, 1], "together, then one by one");
+    let mut left = aggregates(&world, &state).await;
+    left.sort_unstable();
+    let mut expected = good.map(|id| id.to_string());
+    expected.sort_unstable();
+    assert_eq!(left, expected, "what was not recorded does not leave");
+    let due = sqlx::query_scalar::<_, Uuid>("SELECT aggregate_id FROM outbox WHERE state = 0");
+    assert_eq!(due.fetch_all(&mut world.sql().await).await.expect("rows"), [poison]);
+    world.end(Vec::new()).await;
+}

@@ -48,7 +48,7 @@ const fn operators(name: &'static str, answer: &'static str) -> Row {
 }
 
 /// In this order, since the later ones end what the earlier ones need. Ticket and pass are the owner's, whoever calls.
-const ROWS: [Row; 53] = [
+const ROWS: [Row; 60] = [
     public("GET /livez", "200"),
     public("GET /readyz", "200"),
     public("GET /metrics", "200"),
@@ -67,6 +67,10 @@ const ROWS: [Row; 53] = [
     public("POST /v1/sessions", "401 bad_credentials"),
     // Believed where the provider has signed it, whoever brings it.
     public("POST /v1/payments/webhooks", "400 invalid_signature"),
+    // A token of nobody's.
+    public("POST /v1/users/verifications", "410 link_expired"),
+    public("PUT /v1/password-resets/{token}", "410 link_expired"),
+    public("POST /v1/password-resets", "202"),
     // Polling must cost nothing: whoever has the ticket may ask where it stands.
     public("GET /v1/concerts/{id}/queue/tickets/me", "200"),
     operators("POST /v1/admin/venues", "201"),
@@ -84,9 +88,13 @@ const ROWS: [Row; 53] = [
     operators("POST /v1/admin/reservations/{id}/refund", "200"),
     operators("POST /v1/admin/concerts/{id}/cancellation", "202"),
     operators("GET /v1/admin/concerts/{id}/cancellation", "200"),
+    operators("POST /v1/admin/webhooks", "201"),
+    operators("GET /v1/admin/webhooks", "200"),
+    operators("DELETE /v1/admin/webhooks/{id}", "204"),
     operators("GET /v1/admin/actions", "200"),
     operators("GET /v1/admin/invariants", "200"),
     personal("GET /v1/me", "200"),
+    personal("POST /v1/me/verifications", "202"),
     personal("GET /v1/me/points", "200"),
     personal("GET /v1/me/points/entries", "200"),
     personal("GET /v1/me/holds", "200"),

@@ -34,8 +34,7 @@ struct Node {
 pub struct Cluster {
     pub world: World,
     pub servers: Servers,
-    /// The services in the test's own process, for preparing.
-    /// Boxed, as futures that own a cluster would be large.
+    /// The services in the test's own process, for preparing; boxed, as futures that own a cluster would be large.
     pub state: Box<State>,
     nodes: Vec<Node>,
     kills: usize,

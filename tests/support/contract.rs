@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use super::arena::{Plan, text};
 use super::{Api, Buyer, Call, Instance, Reply, Sale, World, eventually};
 
+/// Looks like the token in a mail, and is none.
+const NO_TOKEN: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
 /// One operation of the document.
 #[derive(Clone, Debug)]
 pub struct Operation {
@@ -143,6 +146,8 @@ pub struct Site {
     pub ticket_code: String,
     /// Somebody else's reservation, for what the owner must not lose, with the code of its one ticket.
     foreign: (String, String),
+    /// Subscribed to what does not happen here.
+    pub webhook: String,
     /// For what would take from the owner what the other operations need.
     elsewhere: Sale,
     /// Buyers whose sessions may be ended.
@@ -175,6 +180,9 @@ impl Site {
         .await;
         let pass = owner.claim(&api, &sale, &ticket).await;
         let hold = owner.hold(&api, &sale.performances[0], &pass, &["A-1-2"]).await;
+        let body = json!({"url": "https://hooks.example.com/", "topics": ["reservation.cancelled"]});
+        let webhook = api.post("/v1/admin/webhooks").bearer(&sale.operator).json(&body).send().await.expect(201);
+        let webhook = text(&webhook["id"]);
         let spare = Mutex::new(Buyer::many(&instance.state, 400).await.into());
         Self {
             world,
@@ -189,6 +197,7 @@ impl Site {
             reservation,
             ticket_code,
             foreign,
+            webhook,
             elsewhere,
             spare,
         }
@@ -219,6 +228,7 @@ impl Site {
             Some("holds") => &self.hold,
             Some("reservations") if operation.stops_others() => &self.foreign.0,
             Some("reservations") => &self.reservation,
+            Some("webhooks") => &self.webhook,
             _ => panic!("{name} takes an id of what this site does not have: add it here"),
         }
     }
@@ -231,7 +241,7 @@ impl Site {
     /// The same with this id.
     pub fn path_with(&self, operation: &Operation, id: &str) -> String {
         let code = if operation.stops_others() { &self.foreign.1 } else { "not_found" };
-        let path = operation.path.replace("{code}", code).replace("{id}", id);
+        let path = operation.path.replace("{code}", code).replace("{id}", id).replace("{token}", NO_TOKEN);
         let path = path.replace("{picture}", &format!("{}.svg", self.ticket_code));
         assert!(!path.contains('{'), "{} has a parameter that this site does not know: add it here", operation.name());
         path
@@ -247,6 +257,12 @@ impl Site {
         Some(match operation.name().as_str() {
             "POST /v1/users" => json!({"email": email, "password": "a long enough one", "name": "A Buyer"}),
             "POST /v1/sessions" => json!({"email": email, "password": "a long enough one"}),
+            "POST /v1/users/verifications" => json!({"token": NO_TOKEN}),
+            "POST /v1/password-resets" => json!({"email": email}),
+            "PUT /v1/password-resets/{token}" => json!({"password": "a long enough one"}),
+            "POST /v1/admin/webhooks" => {
+                json!({"url": format!("https://hooks.example.com/{email}"), "topics": ["reservation.cancelled"]})
+            }
             "POST /v1/me/points/charges" => json!({"amount": 1, "card_token": null}),
             "POST /v1/performances/{id}/holds" => json!({"seat_ids": ["A-2-1"]}),
             "POST /v1/holds/{id}/payment" => json!({"method": "points", "coupon_id": null}),

@@ -46,7 +46,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
 
 /// Fills the tables that came later.
 pub async fn fill_later(sql: &mut MySqlConnection) {
-    run(sql, vec![operators(), line_in_mysql(), cards(), cancellations()]).await;
+    run(sql, vec![operators(), line_in_mysql(), cards(), cancellations(), notices()]).await;
 }
 
 async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
@@ -101,6 +101,36 @@ fn cards() -> Vec<String> {
         "INSERT INTO provider_events (id, received_at) SELECT CONCAT('evt_', n), NOW - INTERVAL (4000 - n) MINUTE \
          FROM filling WHERE n < 4000"
             .to_owned(),
+    ]
+}
+
+/// Deliveries to 50 webhooks, mails, and the tokens in them, of the last day: some wait, some are dead.
+fn notices() -> Vec<String> {
+    let state = "CASE WHEN n < 4800 THEN 1 WHEN n < 4900 THEN 2 ELSE 0 END";
+    let at = "NOW - INTERVAL (5000 - n) * 16 SECOND";
+    let (endpoint, event) = (id("015", "(n % 50)"), id("016", "n"));
+    vec![
+        format!(
+            "INSERT INTO webhook_endpoints (id, slot, url, topics, secret_sealed, state, created_at, changed_at) \
+             SELECT {}, n, CONCAT('https://hooks.example.com/', n), 'reservation.confirmed', '', 0, NOW, NOW FROM filling WHERE n < 50",
+            id("015", "n")
+        ),
+        format!(
+            "INSERT INTO webhook_deliveries (endpoint_id, event_id, topic, body, state, due_at, created_at, changed_at) \
+             SELECT {endpoint}, {event}, 'reservation.confirmed', '{{}}', {state}, {at}, {at}, {at} FROM filling WHERE n < 5000"
+        ),
+        format!(
+            "INSERT INTO mails (id, kind, user_id, reference, state, due_at, created_at, changed_at) \
+             SELECT {}, 0, {}, {}, {state}, {at}, {at}, {at} FROM filling WHERE n < 5000",
+            id("017", "n"),
+            user("n"),
+            reservation("n")
+        ),
+        format!(
+            "INSERT INTO user_tokens (hash, user_id, kind, created_at, expires_at) \
+             SELECT UNHEX(LPAD(HEX(n), 64, '0')), {}, n % 2, {at}, {at} + INTERVAL 1 HOUR FROM filling WHERE n < 5000",
+            user("n")
+        ),
     ]
 }
 

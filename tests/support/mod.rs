@@ -20,6 +20,7 @@ pub mod plans;
 pub mod process;
 pub mod proxy;
 pub mod psp;
+pub mod receiver;
 pub mod servers;
 pub mod statements;
 pub mod till;
