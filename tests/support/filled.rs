@@ -46,7 +46,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
 
 /// Fills the tables that came later.
 pub async fn fill_later(sql: &mut MySqlConnection) {
-    run(sql, vec![operators(), line_in_mysql(), provider_events()]).await;
+    run(sql, vec![operators(), line_in_mysql()]).await;
 }
 
 async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
@@ -79,15 +79,6 @@ fn operators() -> Vec<String> {
         user("(n % 7)"),
         concert("(n DIV 2)")
     )]
-}
-
-/// What a provider told.
-fn provider_events() -> Vec<String> {
-    vec![
-        "INSERT INTO provider_events (id, received_at) SELECT CONCAT('evt_', n), NOW - INTERVAL n MINUTE \
-         FROM filling WHERE n < 4000"
-            .to_owned(),
-    ]
 }
 
 /// The optimizer's statistics, brought up to date.
