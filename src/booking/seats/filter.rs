@@ -241,7 +241,7 @@ impl Filter {
     /// The same without waiting for it: for what others can see already.
     pub fn settle_beside(&self, hall: Hall, changes: Vec<Change>) {
         let filter = self.clone();
-        drop(self.begin(async move { filter.ask(CALL_LIMIT, filter.0.filters.settle(hall, &changes)).await }));
+        drop(self.start(async move { filter.ask(CALL_LIMIT, filter.0.filters.settle(hall, &changes)).await }));
     }
 
     /// What is taken, if it is not the version that the caller knows. Whoever looks at a filter keeps it in order; where one
@@ -265,13 +265,13 @@ impl Filter {
 
     /// Waits a moment for telling, which goes on in any case.
     async fn tell(&self, telling: impl Future<Output = Asked<()>> + Send + 'static) {
-        if let Some(telling) = self.begin(telling) {
+        if let Some(telling) = self.start(telling) {
             drop(tokio::time::timeout(TELL_WAIT, telling).await);
         }
     }
 
     /// Begins to tell, unless too much is being told.
-    fn begin(&self, telling: impl Future<Output = Asked<()>> + Send + 'static) -> Option<JoinHandle<()>> {
+    fn start(&self, telling: impl Future<Output = Asked<()>> + Send + 'static) -> Option<JoinHandle<()>> {
         let Ok(place) = self.0.telling.clone().try_acquire_owned() else {
             metrics::untold();
             return None;
