@@ -63,6 +63,8 @@ pub struct Intent {
     pub charge: Option<String>,
     /// What was given back, or tried to be.
     pub refunds: Vec<Refund>,
+    /// Whether it stands among those that may be forgotten.
+    is_forgettable: bool,
 }
 
 /// A refund.
@@ -341,6 +343,7 @@ impl Books {
             created: now,
             charge: None,
             refunds: Vec::new(),
+            is_forgettable: false,
         };
         self.totals.intents += 1;
         *self.totals.of(Stage::Unconfirmed) += 1;
@@ -355,10 +358,10 @@ impl Books {
             let Some(number) = self.decided.pop_front() else {
                 return Err(Refusal::plain(429, Some("rate_limit"), "Too many intents wait to be decided."));
             };
-            // One that was cancelled after it had been refused stands there twice, and one that was confirmed with another
-            // card may wait to be decided once more.
-            let is_open = |intent: &Intent| matches!(intent.stage, Stage::Processing | Stage::Authenticating);
-            if self.intents.get(&number).is_some_and(is_open) {
+            // One that was confirmed with another card may wait to be decided once more.
+            let is_open = |intent: &&mut Intent| matches!(intent.stage, Stage::Processing | Stage::Authenticating);
+            if let Some(intent) = self.intents.get_mut(&number).filter(is_open) {
+                intent.is_forgettable = false;
                 continue;
             }
             if let Some(intent) = self.intents.remove(&number) {
@@ -452,7 +455,8 @@ impl Books {
             Stage::Declined(_) => "payment_intent.payment_failed",
             Stage::Cancelled => "payment_intent.canceled",
         };
-        if matches!(to, Stage::Succeeded | Stage::Declined(_) | Stage::Cancelled) {
+        let is_decided = matches!(to, Stage::Succeeded | Stage::Declined(_) | Stage::Cancelled);
+        if is_decided && !std::mem::replace(&mut intent.is_forgettable, true) {
             self.decided.push_back(number);
         }
         self.news.push(News { kind, object: intent.shown() });

@@ -245,8 +245,8 @@ fn opposite(news: &News) -> Option<News> {
     let (kind, status) = match news.kind {
         "payment_intent.succeeded" => ("payment_intent.payment_failed", "requires_payment_method"),
         kind if kind.starts_with("payment_intent.") => ("payment_intent.succeeded", "succeeded"),
-        "refund.created" => ("refund.failed", "failed"),
-        kind if kind.starts_with("refund.") => ("refund.updated", "succeeded"),
+        "refund.failed" => ("refund.updated", "succeeded"),
+        kind if kind.starts_with("refund.") => ("refund.failed", "failed"),
         _ => return None,
     };
     let mut object = news.object.clone();

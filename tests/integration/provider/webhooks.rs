@@ -120,38 +120,36 @@ async fn webhooks_come_twice_out_of_order_and_forged() {
     let webhooks = json!({"url": url, "duplicate_rate": 1.0, "shuffle": true, "wrong_signature_rate": 1.0});
     psp.behave(json!({"webhooks": webhooks})).await;
     let stripe = adapter(&psp);
-    let pay = async || {
+    let refund = async || {
         let (order, intent) = made(&stripe, "pm_card_visa").await;
         assert_eq!(stripe.confirm(&order, &intent).await, Ok(Standing::Succeeded));
+        assert_eq!(stripe.refund(order.attempt, &intent, AMOUNT).await, Ok(RefundStanding::Succeeded));
     };
-    join_all((0..30).map(|_| pay())).await;
+    join_all((0..30).map(|_| refund())).await;
     psp.quiet().await;
     let believed = shop.believed();
     let mut times: HashMap<&str, usize> = HashMap::new();
     for event in &believed {
         *times.entry(event["id"].as_str().expect("an id")).or_default() += 1;
     }
-    assert_eq!(times.len(), 60, "created and succeeded");
+    assert_eq!(times.len(), 150, "created, succeeded, and three of each refund");
     assert!(times.values().all(|times| *times == 2), "{times:?}");
-    // Before and after changed places for some of the intents.
-    let place = |kind: &str, intent: &Value| {
-        believed.iter().position(|event| event["type"] == kind && event["data"]["object"]["id"] == *intent)
+    // What happened in one moment, before and after, changed places for some of the refunds.
+    let places = |kind: &str| {
+        let of_kind = believed.iter().enumerate().filter(|(_, event)| event["type"] == kind);
+        of_kind.map(|(at, event)| (event["data"]["object"]["id"].to_string(), at)).collect::<HashMap<_, _>>()
     };
-    let intents: Vec<&Value> = believed
-        .iter()
-        .filter(|event| event["type"] == "payment_intent.created")
-        .map(|event| &event["data"]["object"]["id"])
-        .collect();
-    let swapped = intents
-        .iter()
-        .filter(|intent| place("payment_intent.succeeded", intent) < place("payment_intent.created", intent));
-    assert!(swapped.count() > 0, "{:?}", kinds(&believed));
+    let (before, after) = (places("refund.created"), places("refund.updated"));
+    assert_eq!((before.len(), after.len()), (30, 30));
+    assert!(before.iter().any(|(refund, at)| after[refund] < *at), "{:?}", kinds(&believed));
     let lies = shop.refused(BadSignature::Wrong);
-    assert_eq!(lies.len(), 60);
-    assert!(kinds(&lies).contains(&"payment_intent.payment_failed"), "the opposite of what happened");
+    assert_eq!(lies.len(), 120);
+    for lie in ["payment_intent.payment_failed", "payment_intent.succeeded", "refund.failed"] {
+        assert!(kinds(&lies).contains(&lie), "the opposite of what happened: {lie}");
+    }
     let delivery = psp.books().await.webhooks;
-    assert_eq!((delivery["forged"].clone(), delivery["forged_accepted"].clone()), (json!(60), json!(0)));
-    assert_eq!((delivery["delivered"].clone(), delivery["given_up"].clone()), (json!(120), json!(0)));
+    assert_eq!((delivery["forged"].clone(), delivery["forged_accepted"].clone()), (json!(120), json!(0)));
+    assert_eq!((delivery["delivered"].clone(), delivery["given_up"].clone()), (json!(300), json!(0)));
 }
 
 #[tokio::test]

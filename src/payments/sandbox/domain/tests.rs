@@ -180,6 +180,26 @@ fn what_is_forgotten_for_want_of_room_is_counted_for_ever() {
 }
 
 #[test]
+fn one_that_is_tried_again_and_again_takes_no_more_room() {
+    let mut books = Books::new(2);
+    let id = made(&mut books, "pm_card_chargeDeclined");
+    for card in ["pm_card_chargeDeclined"; 20] {
+        let again = Confirmation { payment_method: Some(card.to_owned()), ..Confirmation::default() };
+        assert_eq!(books.confirm(&id, again).unwrap_err().status, 402);
+    }
+    assert_eq!(books.decided.len(), 1);
+    // Waiting for the bank once more, it is not forgotten; decided at last, it is.
+    let again = Confirmation { payment_method: Some("pm_sandbox_processing".to_owned()), ..Confirmation::default() };
+    assert_eq!(books.confirm(&id, again).unwrap().stage, Stage::Processing);
+    made(&mut books, "pm_card_visa");
+    let new = || NewIntent { amount: 5, metadata: BTreeMap::new(), payment_method: None };
+    assert_eq!(books.create(new(), 7).unwrap_err().status, 429);
+    books.decide(&id, true).unwrap();
+    assert!(books.create(new(), 7).is_ok() && books.find(&id).is_err());
+    assert_eq!((books.totals().charged, books.totals().declined), (500, 0));
+}
+
+#[test]
 fn the_totals_are_the_sums_of_the_list_whatever_happens() {
     const CARDS: [&str; 6] = [
         "pm_card_visa",
