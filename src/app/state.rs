@@ -11,7 +11,7 @@ use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
 use crate::payments::gateway::Gateway;
-use crate::payments::payable::{Payable, Payables};
+use crate::payments::payable::Payables;
 use crate::payments::signature::Verifier;
 use crate::payments::stripe::Stripe;
 use crate::payments::webhooks::Verify;
@@ -111,25 +111,12 @@ impl State {
             seats: seats.clone(),
             settings: config.booking.clone(),
         });
-        let blocks = Blocks {
-            db: db.clone(),
-            idempotency: idempotency.clone(),
-            catalog: reader.clone(),
-            filter: filter.clone(),
-        };
-        let holds_by_card: Arc<dyn Payable> = Arc::new(HoldsByCard::new(reader.clone(), filter.clone()));
-        let attempts = Attempts::new(attempts::Parts {
-            db: db.clone(),
-            idempotency: idempotency.clone(),
-            gateway,
-            payables: Payables::new(holds_by_card, Arc::new(ChargesByCard)),
-            wake: wake.clone(),
-            settings: config.attempts,
-        });
+        let cards = HoldsByCard::new(reader.clone(), filter.clone());
+        let attempts = attempts_of(&config, &db, &idempotency, &wake, gateway, cards);
         let paying = reservations::Parts {
             db: db.clone(),
             idempotency: idempotency.clone(),
-            catalog: reader,
+            catalog: reader.clone(),
             filter: filter.clone(),
             latencies,
             wake: wake.clone(),
@@ -141,7 +128,7 @@ impl State {
             catalog,
             queue,
             seats,
-            blocks,
+            blocks: blocks_of(&db, &idempotency, &reader, &filter),
             holds,
             checkout: Checkout::new(paying, &config.booking),
             filter,
@@ -156,6 +143,29 @@ impl State {
             wake,
         })
     }
+}
+
+fn blocks_of(db: &Db, idempotency: &Idempotency, catalog: &Arc<Reader>, filter: &Filter) -> Blocks {
+    let (db, idempotency, catalog, filter) = (db.clone(), idempotency.clone(), catalog.clone(), filter.clone());
+    Blocks { db, idempotency, catalog, filter }
+}
+
+fn attempts_of(
+    config: &Config,
+    db: &Db,
+    idempotency: &Idempotency,
+    wake: &Wake,
+    gateway: Option<Arc<dyn Gateway>>,
+    holds: HoldsByCard,
+) -> Attempts {
+    Attempts::new(attempts::Parts {
+        db: db.clone(),
+        idempotency: idempotency.clone(),
+        gateway,
+        payables: Payables::new(Arc::new(holds), Arc::new(ChargesByCard)),
+        wake: wake.clone(),
+        settings: config.attempts,
+    })
 }
 
 fn catalog_of(

@@ -35,7 +35,7 @@ pub struct Cluster {
     pub world: World,
     pub servers: Servers,
     /// The services in the test's own process, for preparing.
-    pub state: State,
+    pub state: Box<State>,
     nodes: Vec<Node>,
     kills: usize,
 }
@@ -43,7 +43,7 @@ pub struct Cluster {
 impl Cluster {
     /// So many instances, ready.
     pub async fn start(instances: usize) -> Self {
-        Self::start_with(instances, &[]).await
+        Box::pin(Self::start_with(instances, &[])).await
     }
 
     /// The same, with these settings for every instance.
@@ -55,7 +55,7 @@ impl Cluster {
             let (process, base) = Process::serve(&world, &[]).await;
             nodes.push(Node { process, front: Proxy::to(address(&base)).await });
         }
-        let state = world.state(&[]);
+        let state = Box::new(world.state(&[]));
         Self { world, servers, state, nodes, kills: 0 }
     }
 
