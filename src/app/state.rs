@@ -79,16 +79,13 @@ impl State {
         let keys = KeyRing::parse(&config.secrets.token_keys)?;
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
-        let wake = Wake::default();
         let idempotency = Idempotency::new(db.clone());
         let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
-        let reader = Reader::new(db.clone(), &config.cache);
+        let reader = Arc::new(Reader::new(db.clone(), &config.cache));
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
-        let shared = Arc::new(reader.clone());
-        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), shared.clone(), filter.clone(), &config.booking));
+        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), reader.clone(), filter.clone(), &config.booking));
         let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
-        let reader = shared;
-        let latencies = Latencies::default();
+        let (wake, latencies) = (Wake::default(), Latencies::default());
         let queue = Arc::new(Queue::new(queue::Parts {
             db: db.clone(),
             redis: redis.clone(),
