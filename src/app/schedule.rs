@@ -68,11 +68,7 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         "payments",
     );
     every(Duration::from_secs(5), |state| Box::pin(async move { state.attempts.measure().await }), "open payments");
-    let (attempts, draining) = (state.attempts.clone(), shutdown.clone());
-    shutdown.spawn(async move {
-        draining.requested().await;
-        attempts.drain().await;
-    });
+    drain_payments(state, shutdown);
     every(Duration::from_millis(500), |state| Box::pin(async move { state.queue.copy_places().await }), "places");
     every(
         Duration::from_secs(1),
@@ -89,16 +85,7 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         },
         "seat filters",
     );
-    let ticker = Arc::new(Ticker::new(state.queue.clone()));
-    let (pause, keeper) = (Duration::from_millis(state.config.queue.tick_ms), ticker.clone());
-    shutdown.repeat(pause, move || {
-        let keeper = keeper.clone();
-        async move { keeper.keep_up().await }
-    });
-    shutdown.repeat(pause, move || {
-        let ticker = ticker.clone();
-        async move { ticker.tick().await }
-    });
+    tick_lines(state, shutdown);
     let dispatcher = Dispatcher::new(state.webhooks.clone(), state.clock.clone())?;
     shutdown.spawn(dispatcher.run(shutdown.clone()));
     if let Some(mailer) = letters::mailer(state)? {
@@ -114,6 +101,28 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+fn tick_lines(state: &State, shutdown: &Shutdown) {
+    let ticker = Arc::new(Ticker::new(state.queue.clone()));
+    let (pause, keeper) = (Duration::from_millis(state.config.queue.tick_ms), ticker.clone());
+    shutdown.repeat(pause, move || {
+        let keeper = keeper.clone();
+        async move { keeper.keep_up().await }
+    });
+    shutdown.repeat(pause, move || {
+        let ticker = ticker.clone();
+        async move { ticker.tick().await }
+    });
+}
+
+/// Payments that are under way are waited for at the end.
+fn drain_payments(state: &State, shutdown: &Shutdown) {
+    let (attempts, draining) = (state.attempts.clone(), shutdown.clone());
+    shutdown.spawn(async move {
+        draining.requested().await;
+        attempts.drain().await;
+    });
 }
 
 /// The cluster's jobs: one instance runs each when it is due.

@@ -16,7 +16,7 @@ use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
 use crate::notices::mail::Mails;
 use crate::notices::webhooks::Webhooks;
 use crate::payments::gateway::Gateway;
-use crate::payments::payable::{Payable, Payables};
+use crate::payments::payable::Payables;
 use crate::payments::signature::Verifier;
 use crate::payments::stripe::Stripe;
 use crate::payments::webhooks::Verify;
@@ -89,7 +89,6 @@ impl State {
         let ticket_keys = TicketKeys::new(&config.secrets.ticket_keys, &keys)?;
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
-        let wake = Wake::default();
         let idempotency = Idempotency::new(db.clone());
         let (webhooks, mails) = notices_of(&config, &db, &keys)?;
         let accounts = Arc::new(accounts_of(&config, &clock, &db, &keys, &mails));
@@ -97,7 +96,7 @@ impl State {
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
         let seats = Arc::new(Seats::new(db.clone(), clock.clone(), reader.clone(), filter.clone(), &config.booking));
         let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
-        let latencies = Latencies::default();
+        let (wake, latencies) = (Wake::default(), Latencies::default());
         let queue = Arc::new(Queue::new(queue::Parts {
             db: db.clone(),
             redis: redis.clone(),
@@ -120,25 +119,12 @@ impl State {
             seats: seats.clone(),
             settings: config.booking.clone(),
         });
-        let blocks = Blocks {
-            db: db.clone(),
-            idempotency: idempotency.clone(),
-            catalog: reader.clone(),
-            filter: filter.clone(),
-        };
-        let holds_by_card: Arc<dyn Payable> = Arc::new(HoldsByCard::new(reader.clone(), filter.clone(), ticket_keys.clone()));
-        let attempts = Attempts::new(attempts::Parts {
-            db: db.clone(),
-            idempotency: idempotency.clone(),
-            gateway,
-            payables: Payables::new(holds_by_card, Arc::new(ChargesByCard)),
-            wake: wake.clone(),
-            settings: config.attempts,
-        });
+        let cards = HoldsByCard::new(reader.clone(), filter.clone(), ticket_keys.clone());
+        let attempts = attempts_of(&config, &db, &idempotency, &wake, gateway, cards);
         let paying = reservations::Parts {
             db: db.clone(),
             idempotency: idempotency.clone(),
-            catalog: reader,
+            catalog: reader.clone(),
             filter: filter.clone(),
             keys: ticket_keys.clone(),
             latencies,
@@ -154,7 +140,7 @@ impl State {
             catalog,
             queue,
             seats,
-            blocks,
+            blocks: blocks_of(&db, &idempotency, &reader, &filter),
             holds,
             checkout: Checkout::new(paying, &config.booking),
             gate: Gate { db: db.clone(), idempotency: idempotency.clone(), keys: ticket_keys },
@@ -185,6 +171,29 @@ fn notices_of(config: &Config, db: &Db, keys: &KeyRing) -> Result<(Webhooks, Mai
 fn accounts_of(config: &Config, clock: &Clock, db: &Db, keys: &KeyRing, mails: &Mails) -> Accounts {
     let (db, clock, letterbox) = (db.clone(), clock.clone(), Arc::new(Postbox(mails.clone())));
     Accounts::new(accounts::Parts { db, clock, keys, letterbox, settings: &config.accounts })
+}
+
+fn blocks_of(db: &Db, idempotency: &Idempotency, catalog: &Arc<Reader>, filter: &Filter) -> Blocks {
+    let (db, idempotency, catalog, filter) = (db.clone(), idempotency.clone(), catalog.clone(), filter.clone());
+    Blocks { db, idempotency, catalog, filter }
+}
+
+fn attempts_of(
+    config: &Config,
+    db: &Db,
+    idempotency: &Idempotency,
+    wake: &Wake,
+    gateway: Option<Arc<dyn Gateway>>,
+    holds: HoldsByCard,
+) -> Attempts {
+    Attempts::new(attempts::Parts {
+        db: db.clone(),
+        idempotency: idempotency.clone(),
+        gateway,
+        payables: Payables::new(Arc::new(holds), Arc::new(ChargesByCard)),
+        wake: wake.clone(),
+        settings: config.attempts,
+    })
 }
 
 fn catalog_of(

@@ -157,11 +157,11 @@ impl Attempts {
     async fn run(&self, ask: Ask, begun: Arc<Begun>) -> Result<Answer, Problem> {
         let begin = match &self.parts.gateway {
             None => Err(Problem::new(&PAYMENT_METHOD_UNAVAILABLE)),
-            Some(gateway) => self.begin(&ask, &begun).await.map(|began| (gateway.clone(), began)),
+            Some(gateway) => self.open(&ask, &begun).await.map(|opened| (gateway.clone(), opened)),
         };
         match begin {
-            Ok((_, Began::Before(answer))) => answer,
-            Ok((gateway, Began::Attempt(id, amount))) => {
+            Ok((_, Opened::Before(answer))) => answer,
+            Ok((gateway, Opened::Attempt(id, amount))) => {
                 let order = Order { attempt: id, amount, card_token: ask.card_token };
                 self.charge(gateway.as_ref(), &order, begun).await
             }
@@ -174,7 +174,7 @@ impl Attempts {
     }
 
     /// Commits the attempt.
-    async fn begin(&self, ask: &Ask, begun: &Arc<Begun>) -> Result<Began, Problem> {
+    async fn open(&self, ask: &Ask, begun: &Arc<Begun>) -> Result<Opened, Problem> {
         let beginning = Beginning {
             id: PaymentId::new(),
             ask: ask.clone(),
@@ -190,7 +190,7 @@ impl Attempts {
                 // Nobody else knows of it yet: if it is there, it goes on from here.
                 let found = self.parts.db.in_tx("payments.find_out", id, |conn, id| find_locked(conn, *id));
                 match found.await? {
-                    Some(attempt) => Ok(Began::Attempt(id, attempt.amount)),
+                    Some(attempt) => Ok(Opened::Attempt(id, attempt.amount)),
                     None => Err(problem.without_effect()),
                 }
             }
@@ -284,8 +284,8 @@ impl Attempts {
     }
 }
 
-/// What beginning came to.
-enum Began {
+/// What opening an attempt came to.
+enum Opened {
     /// The request took effect before, or its key was used for another.
     Before(Before),
     /// An attempt was committed.
@@ -302,13 +302,13 @@ struct Beginning {
 }
 
 impl Beginning {
-    fn run<'c>(&'c self, conn: &'c mut Conn) -> BoxFuture<'c, Result<Began, Problem>> {
+    fn run<'c>(&'c self, conn: &'c mut Conn) -> BoxFuture<'c, Result<Opened, Problem>> {
         Box::pin(async move {
             let ask = &self.ask;
             // Locked before the key is looked up: whoever settles this stores the answer under the same lock.
             let quote = self.payables.of(ask.subject)?.quote(conn, ask).await?;
             if let Some(before) = idempotency::find_stored(conn, &[&self.begun]).await?.pop().flatten() {
-                return Ok(Began::Before(before));
+                return Ok(Opened::Before(before));
             }
             let earlier = store::list_of_subjects(conn, &[ask.subject]).await?;
             if let Some(open) = earlier.iter().find(|one| one.is_open) {
@@ -321,7 +321,7 @@ impl Beginning {
             let result = earlier.iter().find_map(|one| one.result).unwrap_or_else(|| ask.subject.new_result());
             let new = store::NewAttempt { id: self.id, ask, amount, result, request: &request, grace: self.grace };
             store::insert(conn, &new).await.map_err(busy)?;
-            Ok(Began::Attempt(self.id, amount))
+            Ok(Opened::Attempt(self.id, amount))
         })
     }
 }

@@ -65,7 +65,7 @@ impl Payable for ChargesByCard {
 fn charge_of(attempt: &Attempt) -> Result<ChargeId, Problem> {
     match attempt.subject {
         Subject::Charge(id) => Ok(ChargeId(id)),
-        other => Err(Problem::internal(anyhow::anyhow!("{other:?} is no charge"))),
+        other @ Subject::Hold(_) => Err(Problem::internal(anyhow::anyhow!("{other:?} is no charge"))),
     }
 }
 

@@ -350,7 +350,7 @@ async fn goes_back(shop: Shop, pending: &Value) {
     shop.world.advance(Duration::from_secs(10));
     assert_eq!(shop.recover().await, 1, "given back");
     assert_eq!(said(&shop.reservation(&pending["id"]).await), ("refunded", "card", "refunded"));
-    shop.world.advance(Duration::from_secs(600));
+    shop.world.advance(Duration::from_mins(10));
     assert_eq!((shop.recover().await, shop.till.only().1.refunds), (0, 1));
     shop.end().await;
 }

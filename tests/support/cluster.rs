@@ -43,7 +43,7 @@ pub struct Cluster {
 impl Cluster {
     /// So many instances, ready.
     pub async fn start(instances: usize) -> Self {
-        Self::start_with(instances, &[]).await
+        Box::pin(Self::start_with(instances, &[])).await
     }
 
     /// The same, with these settings for every instance.

@@ -107,7 +107,7 @@ impl Row {
 
 /// A new attempt's row.
 #[derive(Debug)]
-pub struct NewAttempt<'a> {
+pub(in crate::payments) struct NewAttempt<'a> {
     /// The payment.
     pub id: PaymentId,
     /// What was asked.
@@ -123,7 +123,7 @@ pub struct NewAttempt<'a> {
 }
 
 /// Begins an attempt. Fails as a duplicate where one for the same thing, or by the same request, is not decided.
-pub async fn insert(conn: &mut Conn, new: &NewAttempt<'_>) -> Result<(), Problem> {
+pub(in crate::payments) async fn insert(conn: &mut Conn, new: &NewAttempt<'_>) -> Result<(), Problem> {
     let offset = conn.offset_micros();
     let (kind, subject) = new.ask.subject.stored();
     sqlx::query(INSERT)
@@ -146,13 +146,13 @@ pub async fn insert(conn: &mut Conn, new: &NewAttempt<'_>) -> Result<(), Problem
 }
 
 /// An attempt.
-pub async fn find(conn: &mut Conn, id: PaymentId) -> Result<Option<Attempt>, Problem> {
+pub(in crate::payments) async fn find(conn: &mut Conn, id: PaymentId) -> Result<Option<Attempt>, Problem> {
     let found: Option<Row> = sqlx::query_as(FIND).bind(id).fetch_optional(conn.sql()).await?;
     found.map(Row::attempt).transpose()
 }
 
 /// An attempt, locked.
-pub async fn find_for_update(conn: &mut Conn, id: PaymentId) -> Result<Option<Attempt>, Problem> {
+pub(in crate::payments) async fn find_for_update(conn: &mut Conn, id: PaymentId) -> Result<Option<Attempt>, Problem> {
     let found: Option<Row> = sqlx::query_as(FIND_FOR_UPDATE).bind(id).fetch_optional(conn.sql()).await?;
     found.map(Row::attempt).transpose()
 }
@@ -170,6 +170,14 @@ pub struct Earlier {
     pub key: Option<Vec<u8>>,
 }
 
+#[derive(sqlx::FromRow)]
+struct EarlierRow {
+    subject_id: Uuid,
+    state: u8,
+    result_id: Option<Uuid>,
+    open_key: Option<Vec<u8>>,
+}
+
 /// Every attempt to pay these things (of one kind) by card. Whoever has locked them all knows that no other begins.
 ///
 /// # Errors
@@ -178,16 +186,15 @@ pub async fn list_of_subjects(conn: &mut Conn, subjects: &[Subject]) -> Result<V
     let Some((kind, _)) = subjects.first().map(|first| first.stored()) else { return Ok(Vec::new()) };
     let text = Text::new(in_list(LIST_OF_SUBJECTS, subjects.len())).bind(&u32::from(kind));
     let text = subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1));
-    let found: Vec<(Uuid, u8, Option<Uuid>, Option<Vec<u8>>)> = text.list(conn).await?;
-    let earlier = |(subject, state, result, key)| {
-        let is_open = PaymentStatus::of(state) == PaymentStatus::Pending;
-        Earlier { subject, is_open, result, key }
+    let earlier = |row: EarlierRow| {
+        let is_open = PaymentStatus::of(row.state) == PaymentStatus::Pending;
+        Earlier { subject: row.subject_id, is_open, result: row.result_id, key: row.open_key }
     };
-    Ok(found.into_iter().map(earlier).collect())
+    Ok(text.list(conn).await?.into_iter().map(earlier).collect())
 }
 
 /// Decides an attempt that is not decided. False where it was.
-pub async fn decide(
+pub(in crate::payments) async fn decide(
     conn: &mut Conn,
     id: PaymentId,
     status: PaymentStatus,
@@ -207,26 +214,26 @@ pub async fn decide(
 }
 
 /// Leaves an undecided attempt to recovery.
-pub async fn hand_over(conn: &mut Conn, id: PaymentId) -> Result<(), Problem> {
+pub(in crate::payments) async fn hand_over(conn: &mut Conn, id: PaymentId) -> Result<(), Problem> {
     let offset = conn.offset_micros();
     sqlx::query(HAND_OVER).bind(offset).bind(offset).bind(id).execute(conn.sql()).await?;
     Ok(())
 }
 
 /// Remembers the provider's name for an attempt whose request waits for its answer. False where that is over.
-pub async fn set_intent(conn: &mut Conn, id: PaymentId, intent: &str) -> Result<bool, Problem> {
+pub(in crate::payments) async fn set_intent(conn: &mut Conn, id: PaymentId, intent: &str) -> Result<bool, Problem> {
     Ok(sqlx::query(SET_INTENT).bind(intent).bind(id).execute(conn.sql()).await?.rows_affected() == 1)
 }
 
 /// Notes that the provider has given the money of an attempt back. False where it was not owed.
-pub async fn mark_given_back(conn: &mut Conn, id: PaymentId) -> Result<bool, Problem> {
+pub(in crate::payments) async fn mark_given_back(conn: &mut Conn, id: PaymentId) -> Result<bool, Problem> {
     let offset = conn.offset_micros();
     let done = sqlx::query(MARK_GIVEN_BACK).bind(offset).bind(id).execute(conn.sql()).await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Claims what is due, for as long as the lease: nobody else claims it meanwhile.
-pub async fn claim(conn: &mut Conn, limit: u32, lease: Duration) -> Result<Vec<Attempt>, Problem> {
+pub(in crate::payments) async fn claim(conn: &mut Conn, limit: u32, lease: Duration) -> Result<Vec<Attempt>, Problem> {
     let offset = conn.offset_micros();
     let rows: Vec<Row> = sqlx::query_as(LIST_DUE_FOR_UPDATE).bind(offset).bind(limit).fetch_all(conn.sql()).await?;
     if rows.is_empty() {
@@ -238,7 +245,11 @@ pub async fn claim(conn: &mut Conn, limit: u32, lease: Duration) -> Result<Vec<A
 }
 
 /// Has those of these that are still claimed asked about later, each time later still.
-pub async fn postpone(conn: &mut Conn, ids: &[PaymentId], longest: Duration) -> Result<(), Problem> {
+pub(in crate::payments) async fn postpone(
+    conn: &mut Conn,
+    ids: &[PaymentId],
+    longest: Duration,
+) -> Result<(), Problem> {
     let offset = conn.offset_micros();
     for part in crate::platform::db::parts(ids, |_| ID_LEN) {
         let text = Text::new(in_list(POSTPONE, part.len())).bind(&offset).bind(&micros(longest)).bind(&offset);
@@ -248,7 +259,7 @@ pub async fn postpone(conn: &mut Conn, ids: &[PaymentId], longest: Duration) -> 
 }
 
 /// Gives claimed attempts back that nobody looked at.
-pub async fn give_back(conn: &mut Conn, ids: &[PaymentId]) -> Result<(), Problem> {
+pub(in crate::payments) async fn give_back(conn: &mut Conn, ids: &[PaymentId]) -> Result<(), Problem> {
     for part in crate::platform::db::parts(ids, |_| ID_LEN) {
         let text = Text::new(in_list(GIVE_BACK, part.len())).bind(&conn.offset_micros());
         part.iter().fold(text, Text::bind).execute(conn).await?;
@@ -257,27 +268,27 @@ pub async fn give_back(conn: &mut Conn, ids: &[PaymentId]) -> Result<(), Problem
 }
 
 /// Makes an attempt due that is undecided or owed back.
-pub async fn hasten(conn: &mut Conn, id: PaymentId) -> Result<(), Problem> {
+pub(in crate::payments) async fn hasten(conn: &mut Conn, id: PaymentId) -> Result<(), Problem> {
     let offset = conn.offset_micros();
     sqlx::query(HASTEN).bind(offset).bind(id).execute(conn.sql()).await?;
     Ok(())
 }
 
 /// How many are undecided and owed back, and how many seconds ago the oldest of them entered that state.
-pub async fn measure(conn: &mut Conn) -> Result<(i64, i64, i64), Problem> {
+pub(in crate::payments) async fn measure(conn: &mut Conn) -> Result<(i64, i64, i64), Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(MEASURE).bind(offset).fetch_one(conn.sql()).await?)
 }
 
 /// Remembers an event of the provider's. Fails as a duplicate where it is remembered already.
-pub async fn insert_event(conn: &mut Conn, id: &str) -> Result<(), Problem> {
+pub(in crate::payments) async fn insert_event(conn: &mut Conn, id: &str) -> Result<(), Problem> {
     let offset = conn.offset_micros();
     sqlx::query(INSERT_EVENT).bind(id).bind(offset).execute(conn.sql()).await?;
     Ok(())
 }
 
 /// Forgets events of long ago, at most so many. Returns how many.
-pub async fn delete_old_events(conn: &mut Conn, limit: u32) -> Result<u64, Problem> {
+pub(in crate::payments) async fn delete_old_events(conn: &mut Conn, limit: u32) -> Result<u64, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query(DELETE_OLD_EVENTS).bind(offset).bind(limit).execute(conn.sql()).await?.rows_affected())
 }
