@@ -57,14 +57,13 @@ impl State {
         let ticket_keys = TicketKeys::new(&config.secrets.ticket_keys, &keys)?;
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
-        let wake = Wake::default();
+        let (wake, latencies) = (Wake::default(), Latencies::default());
         let idempotency = Idempotency::new(db.clone());
         let accounts = Arc::new(Accounts::new(db.clone(), clock.clone(), &keys, &config.accounts));
         let reader = Arc::new(Reader::new(db.clone(), &config.cache));
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
         let seats = Arc::new(Seats::new(db.clone(), clock.clone(), reader.clone(), filter.clone(), &config.booking));
         let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
-        let latencies = Latencies::default();
         let queue = Arc::new(Queue::new(queue::Parts {
             db: db.clone(),
             redis: redis.clone(),
