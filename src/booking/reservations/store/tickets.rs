@@ -9,9 +9,6 @@ use crate::platform::error::Problem;
 
 const FIND: &str = "SELECT reservation_id, seat_no, performance_id, label, grade, ticket_code, is_live IS NOT NULL AS is_live, checked_in_at \
      FROM reservation_seats WHERE ticket_code = ?";
-const FIND_OF_USER: &str = "SELECT s.reservation_id, s.seat_no, s.performance_id, s.label, s.grade, s.ticket_code, s.is_live IS NOT NULL AS is_live, \
-     s.checked_in_at FROM reservation_seats AS s JOIN reservations AS r ON r.id = s.reservation_id \
-     WHERE s.ticket_code = ? AND r.id = ? AND r.user_id = ?";
 const CHECK_IN: &str = "UPDATE reservation_seats SET checked_in_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
      checked_in_by = ? WHERE ticket_code = ? AND is_live = 1 AND checked_in_at IS NULL";
 
@@ -48,14 +45,17 @@ pub async fn find(conn: &mut Conn, serial: &str) -> Result<Option<TicketRow>, Pr
 /// The ticket, if it is of this reservation of the user's.
 ///
 /// # Errors
-/// Where the statement fails.
+/// Where a statement fails.
 pub async fn find_of(
     conn: &mut Conn,
     user: UserId,
     reservation: ReservationId,
     serial: &str,
 ) -> Result<Option<TicketRow>, Problem> {
-    Ok(sqlx::query_as(FIND_OF_USER).bind(serial).bind(reservation).bind(user).fetch_optional(conn.sql()).await?)
+    if super::find(conn, user, reservation).await?.is_none() {
+        return Ok(None);
+    }
+    Ok(find(conn, serial).await?.filter(|ticket| ticket.reservation_id == reservation))
 }
 
 /// Uses the ticket up. False where it is not live, or was used before.
