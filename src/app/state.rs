@@ -90,12 +90,7 @@ impl State {
             seats: seats.clone(),
             settings: config.booking.clone(),
         });
-        let blocks = Blocks {
-            db: db.clone(),
-            idempotency: idempotency.clone(),
-            catalog: reader.clone(),
-            filter: filter.clone(),
-        };
+        let blocks = blocks_of(&db, &idempotency, &reader, &filter);
         let paying = reservations::Parts {
             db: db.clone(),
             idempotency: idempotency.clone(),
@@ -125,6 +120,11 @@ impl State {
             wake,
         })
     }
+}
+
+fn blocks_of(db: &Db, idempotency: &Idempotency, catalog: &Arc<Reader>, filter: &Filter) -> Blocks {
+    let (db, idempotency) = (db.clone(), idempotency.clone());
+    Blocks { db, idempotency, catalog: catalog.clone(), filter: filter.clone() }
 }
 
 fn notices_of(config: &Config, db: &Db, keys: &KeyRing) -> Result<(Webhooks, Mails), ConfigError> {
