@@ -158,6 +158,11 @@ impl State {
     }
 }
 
+fn blocks_of(db: &Db, idempotency: &Idempotency, catalog: &Arc<Reader>, filter: &Filter) -> Blocks {
+    let (db, idempotency) = (db.clone(), idempotency.clone());
+    Blocks { db, idempotency, catalog: catalog.clone(), filter: filter.clone() }
+}
+
 fn notices_of(config: &Config, db: &Db, keys: &KeyRing) -> Result<(Webhooks, Mails), ConfigError> {
     let webhooks = Webhooks::new(db.clone(), keys, Arc::new(OperatorLog), &config.notices);
     let mails = Mails::new(db.clone(), &config.notices, &config.mail);

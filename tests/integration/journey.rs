@@ -59,7 +59,7 @@ async fn accounts(api: &Api) -> Buyer {
     let email = format!("{}@example.com", uuid::Uuid::new_v4());
     let registration = json!({"email": email, "password": "a long enough one", "name": "Ada"});
     let user = api.post("/v1/users").json(&registration).send().await.expect(201);
-    assert_members(&user, &["id", "email", "name", "role", "created_at"]);
+    assert_members(&user, &["id", "email", "name", "role", "created_at", "verified_at"]);
     assert_eq!((user["email"].as_str(), user["role"].as_str()), (Some(email.as_str()), Some("buyer")));
     api.post("/v1/users").json(&registration).send().await.expect_problem(409, "email_taken");
 

@@ -15,6 +15,7 @@ const WIDE_PERCENT: u64 = 10;
 /// Which row of a table stands for all: one that the statements are made for.
 const TYPICAL: &[(&str, &str)] = &[
     ("mails", "state = 0"),
+    ("user_tokens", "expires_at > UTC_TIMESTAMP(6)"),
     ("webhook_deliveries", "state = 0"),
     ("holds", "state = 0 AND expires_at > UTC_TIMESTAMP(6)"),
     ("hold_seats", "hold_id IN (SELECT id FROM holds WHERE state = 0)"),

@@ -17,6 +17,7 @@ use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
 use crate::platform::error::Problem;
 use crate::platform::shutdown::Shutdown;
+use crate::platform::telemetry::Seldom;
 
 /// A lease is longer than a try by this much: nobody else sends what is only slow to be written down.
 const LEASE_MARGIN_SECS: u64 = 60;
@@ -30,6 +31,8 @@ pub struct Dispatcher {
     /// Of each active endpoint: how many more may be under way.
     places: Arc<Mutex<HashMap<EndpointId, Arc<Semaphore>>>>,
     under_way: TaskTracker,
+    /// A secret whose key is gone is met at every look.
+    shut: Arc<Seldom>,
 }
 
 /// A claimed delivery and what it needs.
@@ -47,7 +50,14 @@ impl Dispatcher {
     /// Where the settings make no client.
     pub fn new(webhooks: Webhooks, clock: Clock) -> Result<Self, ConfigError> {
         let courier = Courier::new(webhooks.settings())?;
-        Ok(Self { webhooks, courier, clock, places: Arc::default(), under_way: TaskTracker::new() })
+        Ok(Self {
+            webhooks,
+            courier,
+            clock,
+            places: Arc::default(),
+            under_way: TaskTracker::new(),
+            shut: Arc::default(),
+        })
     }
 
     /// Sends until shutdown, and waits for what is under way.
@@ -106,7 +116,9 @@ impl Dispatcher {
             return Ok(0);
         }
         let Some(secret) = self.webhooks.opened(&target.secret_sealed) else {
-            tracing::error!(webhook = %target.id, "the secret cannot be opened: was its key taken away?");
+            if self.shut.is_due() {
+                tracing::error!(webhook = %target.id, "the secret cannot be opened: was its key taken away?");
+            }
             return Ok(0);
         };
         let input = (target.id, free, settings.timeout_ms / 1000 + LEASE_MARGIN_SECS);
@@ -161,10 +173,10 @@ impl Dispatcher {
             }
             (Ok(true), _) => {}
             (Ok(false), _) => {
-                tracing::warn!(webhook = %ended.endpoint, "a delivery was claimed by another instance meanwhile")
+                tracing::warn!(webhook = %ended.endpoint, "a delivery was claimed by another instance meanwhile");
             }
             (Err(problem), _) => {
-                tracing::warn!(webhook = %ended.endpoint, %problem, "a delivery's end was not recorded")
+                tracing::warn!(webhook = %ended.endpoint, %problem, "a delivery's end was not recorded");
             }
         }
     }

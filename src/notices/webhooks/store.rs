@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::domain::{Claimed, DeadLetter, Endpoint, EndpointId, EndpointStatus, Target};
 use crate::platform::clock::Timestamp;
 use crate::platform::config::Secret;
-use crate::platform::db::{Conn, in_list, rows};
+use crate::platform::db::{Conn, in_list, rows, union_all};
 use crate::platform::error::Problem;
 
 const INSERT_ENDPOINT: &str = "INSERT INTO webhook_endpoints (id, slot, url, topics, secret_sealed, state, created_at, changed_at) \
@@ -24,9 +24,10 @@ const LIST_OVER: &str = "SELECT id, state FROM webhook_endpoints WHERE state <> 
 /// Not at once: a relay may have read it before it was removed, and store deliveries for it a moment later.
 const DELETE_ENDPOINT: &str = "DELETE FROM webhook_endpoints WHERE id = ? AND state = 2 \
      AND changed_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL 1 HOUR";
-/// The next one due of each: one entry of the index.
-const LIST_TARGETS: &str = "SELECT e.id, e.url, e.secret_sealed, (SELECT d.due_at FROM webhook_deliveries d \
-     WHERE d.endpoint_id = e.id AND d.state = 0 ORDER BY d.due_at LIMIT 1) AS due_at FROM webhook_endpoints e WHERE e.state = 0";
+const LIST_TARGETS: &str = "SELECT id, url, secret_sealed FROM webhook_endpoints WHERE state = 0";
+/// One entry of the index, for each endpoint.
+const FIND_NEXT_DUE: &str =
+    "SELECT endpoint_id, due_at FROM webhook_deliveries WHERE endpoint_id = ? AND state = 0 ORDER BY due_at LIMIT 1";
 
 const INSERT_DELIVERY: &str = "INSERT INTO webhook_deliveries (endpoint_id, event_id, topic, body, state, due_at, created_at, changed_at) \
      VALUES (?, ?, ?, ?, 0, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
@@ -45,16 +46,20 @@ const RETRY: &str = "UPDATE webhook_deliveries SET attempts = attempts + 1, last
      changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE endpoint_id = ? AND event_id = ? AND state = 0 AND fence = ?";
 const LIST_DEAD: &str = "SELECT endpoint_id, event_id, topic, attempts, last_status, last_error, changed_at FROM webhook_deliveries \
      WHERE state = 2 AND changed_at >= ? AND (changed_at > ? OR event_id > ?) ORDER BY changed_at, event_id LIMIT ?";
+const LIST_IN_STATE_FOR_UPDATE: &str = "SELECT event_id FROM webhook_deliveries \
+     WHERE endpoint_id = ? AND state = ? ORDER BY due_at LIMIT ? FOR UPDATE";
 const RESEND: &str = "UPDATE webhook_deliveries SET state = 0, attempts = 0, due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
-     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE endpoint_id = ? AND state = 2 LIMIT ?";
+     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE endpoint_id = ? AND event_id IN (?)";
 /// What waits for an endpoint that is told of nothing any more.
 const BURY: &str = "UPDATE webhook_deliveries SET state = 2, last_error = 'disabled', \
-     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE endpoint_id = ? AND state = 0 LIMIT ?";
+     changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE endpoint_id = ? AND event_id IN (?)";
 const DELETE_OF_ENDPOINT: &str = "DELETE FROM webhook_deliveries WHERE endpoint_id = ? LIMIT ?";
 const DELETE_OLD: &str = "DELETE FROM webhook_deliveries WHERE state = ? \
      AND changed_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL ? HOUR ORDER BY changed_at LIMIT ?";
 
-/// The stored state of a delivery that was accepted.
+/// The stored state of a delivery that waits.
+const DUE: u8 = 0;
+/// That of one that was accepted.
 pub(super) const ACCEPTED: u8 = 1;
 /// That of a dead letter.
 pub(super) const DEAD: u8 = 2;
@@ -140,16 +145,27 @@ pub(super) async fn delete_endpoint(conn: &mut Conn, id: EndpointId) -> Result<(
 /// Active endpoints, each with when its next delivery is due.
 pub(super) async fn list_targets(conn: &mut Conn) -> Result<Vec<Target>, Problem> {
     let found = sqlx::query(LIST_TARGETS).fetch_all(conn.sql()).await?;
-    let targets = found.iter().map(|row| {
+    let mut targets = Vec::with_capacity(found.len());
+    for row in found {
         let secret: String = row.try_get("secret_sealed")?;
-        Ok(Target {
-            id: row.try_get("id")?,
-            url: row.try_get("url")?,
-            secret_sealed: Secret::new(secret),
-            due_at: row.try_get("due_at")?,
-        })
-    });
-    targets.collect()
+        let (id, url) = (row.try_get("id")?, row.try_get("url")?);
+        targets.push(Target { id, url, secret_sealed: Secret::new(secret), due_at: None });
+    }
+    if targets.is_empty() {
+        return Ok(targets);
+    }
+    let mut next = sqlx::query(AssertSqlSafe(union_all(FIND_NEXT_DUE, targets.len())));
+    for target in &targets {
+        next = next.bind(target.id);
+    }
+    for row in next.fetch_all(conn.sql()).await? {
+        let id: EndpointId = row.try_get("endpoint_id")?;
+        let due_at: Timestamp = row.try_get("due_at")?;
+        if let Some(target) = targets.iter_mut().find(|target| target.id == id) {
+            target.due_at = Some(due_at);
+        }
+    }
+    Ok(targets)
 }
 
 /// Stores deliveries, due now. Those that are there already stay as they are.
@@ -248,17 +264,39 @@ fn dead_letter_of(row: &MySqlRow) -> Result<DeadLetter, Problem> {
     })
 }
 
+/// Locks deliveries of an endpoint in this state.
+async fn list_in_state_for_update(
+    conn: &mut Conn,
+    endpoint: EndpointId,
+    state: u8,
+    limit: u32,
+) -> Result<Vec<Uuid>, Problem> {
+    let query = sqlx::query_scalar(LIST_IN_STATE_FOR_UPDATE).bind(endpoint).bind(state).bind(limit);
+    Ok(query.fetch_all(conn.sql()).await?)
+}
+
 /// Makes dead letters of an endpoint due as if they had never been tried. Returns how many.
 pub(super) async fn resend(conn: &mut Conn, endpoint: EndpointId, limit: u32) -> Result<u64, Problem> {
+    let events = list_in_state_for_update(conn, endpoint, DEAD, limit).await?;
+    if events.is_empty() {
+        return Ok(0);
+    }
     let offset = conn.offset_micros();
-    let query = sqlx::query(RESEND).bind(offset).bind(offset).bind(endpoint).bind(limit);
+    let query = sqlx::query(AssertSqlSafe(in_list(RESEND, events.len()))).bind(offset).bind(offset).bind(endpoint);
+    let query = events.iter().fold(query, |query, event| query.bind(*event));
     Ok(query.execute(conn.sql()).await?.rows_affected())
 }
 
 /// Gives up what waits for an endpoint that is disabled. Returns how many.
 pub(super) async fn bury(conn: &mut Conn, endpoint: EndpointId, limit: u32) -> Result<u64, Problem> {
+    let events = list_in_state_for_update(conn, endpoint, DUE, limit).await?;
+    if events.is_empty() {
+        return Ok(0);
+    }
     let offset = conn.offset_micros();
-    Ok(sqlx::query(BURY).bind(offset).bind(endpoint).bind(limit).execute(conn.sql()).await?.rows_affected())
+    let query = sqlx::query(AssertSqlSafe(in_list(BURY, events.len()))).bind(offset).bind(endpoint);
+    let query = events.iter().fold(query, |query, event| query.bind(*event));
+    Ok(query.execute(conn.sql()).await?.rows_affected())
 }
 
 /// Deletes deliveries of an endpoint that was removed. Returns how many.
