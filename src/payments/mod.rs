@@ -7,4 +7,6 @@ pub mod gateway;
 pub mod store;
 
 pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Settled, Subject, in_progress};
-pub use store::{INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, mark_refunded, owe_refund};
+pub use store::{
+    INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, list_tried, mark_refunded, owe_refund,
+};

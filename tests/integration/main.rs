@@ -9,6 +9,7 @@ mod admission;
 mod audit;
 mod availability;
 mod blocks;
+mod bookkeeping;
 mod cancellation;
 mod cancelled;
 mod clocks;

@@ -81,6 +81,7 @@ const ROWS: [Row; 46] = [
     personal("GET /v1/me", "200"),
     personal("GET /v1/me/points", "200"),
     personal("GET /v1/me/points/entries", "200"),
+    personal("GET /v1/me/points/statement", "200"),
     personal("GET /v1/me/holds", "200"),
     personal("GET /v1/me/reservations", "200"),
     personal("POST /v1/me/points/charges", "201"),

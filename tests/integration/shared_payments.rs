@@ -359,7 +359,7 @@ async fn a_hold_that_ends_while_its_payment_waits_for_a_lock_takes_nothing_and_s
     end_soon(&scene, late).await;
     let points = lock_points(&scene, late).await;
     let asked = [Asked::new(late, "hold_expired"), Asked::new(good, "paid")];
-    let (answers, ()) = tokio::join!(scene.together(&state, first, &asked), keep_points_until_the_end(&scene, late));
+    let (answers, ()) = tokio::join!(scene.together(&state, first, &asked), let_go_at_the_end(&scene, late, points));
     assert_eq!(answers.iter().map(outcome).collect::<Vec<_>>(), ["hold_expired", "paid"], "{answers:?}");
     end_soon(&scene, alone).await;
     let points = lock_points(&scene, alone).await;

@@ -12,6 +12,7 @@ mod batch;
 pub mod domain;
 pub mod http;
 mod marks;
+mod retention;
 mod service;
 pub mod store;
 mod taking;
