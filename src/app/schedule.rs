@@ -144,6 +144,13 @@ pub fn jobs(state: &State) -> Jobs {
                 Box::pin(async move { Relay::tidy(&state.db, state.config.outbox.keep_hours, DELETE_ROWS).await })
             }),
         )
+        .every("booking.tidy_holds", 600, {
+            let holds = state.holds.clone();
+            Arc::new(move |_: Claim| {
+                let holds = holds.clone();
+                Box::pin(async move { holds.tidy().await.map(drop) })
+            })
+        })
         .every(
             "webhooks.tidy",
             600,

@@ -178,11 +178,6 @@ fn accounts_of(config: &Config, clock: &Clock, db: &Db, keys: &KeyRing, mails: &
     Accounts::new(accounts::Parts { db, clock, keys, letterbox, settings: &config.accounts })
 }
 
-fn blocks_of(db: &Db, idempotency: &Idempotency, catalog: &Arc<Reader>, filter: &Filter) -> Blocks {
-    let (db, idempotency, catalog, filter) = (db.clone(), idempotency.clone(), catalog.clone(), filter.clone());
-    Blocks { db, idempotency, catalog, filter }
-}
-
 fn attempts_of(
     config: &Config,
     db: &Db,

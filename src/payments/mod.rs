@@ -31,7 +31,9 @@ pub use attempts::{Attempts, card_token, in_progress};
 pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Settled, Subject};
 pub use settings::Settings;
 pub use store::attempts::{Earlier, list_of_subjects};
-pub use store::{INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, mark_refunded, owe_refund};
+pub use store::{
+    INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, list_tried, mark_refunded, owe_refund,
+};
 pub use webhooks::Webhooks;
 
 /// Where the provider sends its webhooks.

@@ -2,6 +2,8 @@
 
 pub mod attempts;
 
+use std::collections::HashSet;
+
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
@@ -16,6 +18,7 @@ const INSERT_SETTLED: &str = "INSERT INTO payments (id, user_id, method, state, 
 /// By the subject's index: few rows have one, and fewer are open.
 const LIST_IN_PROGRESS: &str =
     "SELECT subject_id FROM payments WHERE subject_kind = ? AND subject_id IN (?) AND open_subject IS NOT NULL";
+const LIST_TRIED: &str = "SELECT subject_id FROM payments WHERE subject_kind = ? AND subject_id IN (?)";
 const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM payments WHERE id IN (?) ORDER BY id FOR UPDATE";
 /// A settled payment as text, in bytes.
 const SETTLED_LEN: usize = 300;
@@ -106,6 +109,17 @@ pub fn ask_in_progress(script: &mut Script, subjects: &[Subject]) -> Slot<(Uuid,
         subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1))
     };
     script.add_all(first.map(text))
+}
+
+/// Those of the subjects, all of one kind, that somebody paid or tried to pay.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_tried(conn: &mut Conn, subjects: &[Subject]) -> Result<HashSet<Uuid>, Problem> {
+    let Some((kind, _)) = subjects.first().map(|subject| subject.stored()) else { return Ok(HashSet::new()) };
+    let text = Text::new(in_list(LIST_TRIED, subjects.len())).bind(&kind);
+    let text = subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1));
+    Ok(text.list::<(Uuid,)>(conn).await?.into_iter().map(|(subject,)| subject).collect())
 }
 
 /// Whether any of these payments is there, once whoever may still be making it has ended.

@@ -23,6 +23,9 @@ const DROPS_MAX: u32 = 12;
 pub struct Timestamp(DateTime<Utc>);
 
 impl Timestamp {
+    /// The beginning of 1970.
+    pub const EPOCH: Self = Self(DateTime::UNIX_EPOCH);
+
     /// From milliseconds since 1970; `None` outside the calendar's range.
     #[must_use]
     pub fn from_millis(millis: i64) -> Option<Self> {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
+use serde::de::value::{Error, StrDeserializer};
 use uuid::Uuid;
 
 use crate::accounts::UserId;
@@ -187,6 +189,74 @@ pub struct Movement {
     pub after: Balance,
 }
 
+/// A month of the calendar, in UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Month {
+    /// Such as `2026-11`.
+    pub name: String,
+    /// Its first instant.
+    pub from: Timestamp,
+    /// The first instant of the next one.
+    pub until: Timestamp,
+}
+
+impl Month {
+    /// Reads `2026-11`.
+    ///
+    /// # Errors
+    /// 422 `invalid_parameter`.
+    pub fn parse(name: &str) -> Result<Self, Problem> {
+        let read = || {
+            let (year, month) = name.split_once('-').filter(|(year, month)| year.len() == 4 && month.len() == 2)?;
+            let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+            let numbers = (is_digits(year) && is_digits(month)).then(|| (year.parse::<u16>(), month.parse::<u16>()));
+            let (Ok(year), Ok(month)) = numbers? else { return None };
+            let (next_year, next) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+            Some(Self { name: name.to_owned(), from: first_of(year, month)?, until: first_of(next_year, next)? })
+        };
+        read().ok_or_else(|| Problem::invalid_parameter("month", "a month such as 2026-11, from 1970 to 9997"))
+    }
+
+    /// The month that an instant is in.
+    ///
+    /// # Errors
+    /// As [`Month::parse`], for an instant of no such month.
+    pub fn of(at: Timestamp) -> Result<Self, Problem> {
+        Self::parse(at.to_string().get(..7).unwrap_or_default())
+    }
+}
+
+fn first_of(year: u16, month: u16) -> Option<Timestamp> {
+    let text = format!("{year:04}-{month:02}-01T00:00:00Z");
+    Timestamp::deserialize(StrDeserializer::<Error>::new(&text)).ok()
+}
+
+/// How a month changed a buyer's balance. What was there before, and what came and went, make what was there afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statement {
+    /// The balance before the month's first entry.
+    pub opening: Money,
+    /// Put on the account.
+    pub charged: Money,
+    /// Paid.
+    pub paid: Money,
+    /// Got back.
+    pub refunded: Money,
+    /// Given by the house.
+    pub granted: Money,
+    /// The balance after the month's last entry.
+    pub closing: Money,
+}
+
+impl Statement {
+    /// Whether it adds up.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let parts = [self.opening, self.charged, self.paid.negated(), self.refunded, self.granted];
+        Money::sum(parts.into_iter()) == Some(self.closing)
+    }
+}
+
 /// One of a buyer's entries.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -269,6 +339,18 @@ mod tests {
         // What costs nothing is a payment as well.
         assert_eq!(purses.take(ben, Money(0)).unwrap(), balance(0, 8));
         assert_eq!(purses.taken().count(), 2);
+    }
+
+    #[test]
+    fn months_follow_each_other() {
+        let month = |name: &str| Month::parse(name).unwrap();
+        assert_eq!(month("2026-11").from.to_string(), "2026-11-01T00:00:00.000Z");
+        assert_eq!(month("2026-12").until, month("2027-01").from);
+        assert_eq!(month("2028-02").until.to_string(), "2028-03-01T00:00:00.000Z");
+        assert_eq!(Month::of(month("2026-11").until).unwrap().name, "2026-12");
+        for bad in ["2026-00", "2026-13", "2026-1", "26-11", "2026-11-01", "+026-11", "1969-12", "9999-01", ""] {
+            assert!(Month::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::payments;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::{Problem, ProblemBody};
 use crate::platform::http::keyed::Answer;
-use crate::platform::http::{KeyedBody, Page, PageParams};
+use crate::platform::http::{KeyedBody, Page, PageParams, Params};
 use crate::platform::money::{CURRENCY, Money};
 
 /// The routes of points.
@@ -26,6 +26,7 @@ pub fn router(points: Points) -> OpenApiRouter {
         .routes(routes!(get_points))
         .routes(routes!(charge))
         .routes(routes!(list_entries))
+        .routes(routes!(get_statement))
         .with_state(points)
 }
 
@@ -143,6 +144,60 @@ async fn list_entries(
 ) -> Result<Response, Problem> {
     let page = points.list_entries(session.user, params).await?.map(EntryBody::from);
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(page)).into_response())
+}
+
+/// Which month.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatementQuery {
+    month: Option<String>,
+}
+
+/// How a month changed the balance: `opening_balance + charged - paid + refunded + granted = closing_balance`.
+#[derive(Serialize, ToSchema)]
+struct StatementBody {
+    #[schema(example = "2026-11")]
+    month: String,
+    opening_balance: Money,
+    closing_balance: Money,
+    charged: Money,
+    paid: Money,
+    refunded: Money,
+    granted: Money,
+    #[schema(example = "KRW")]
+    currency: &'static str,
+    /// Where the entries behind it are.
+    entries_url: &'static str,
+}
+
+/// What a month did to the buyer's balance.
+#[utoipa::path(
+    get, path = "/v1/me/points/statement", tag = "points", security(("bearer" = [])),
+    params(("month" = Option<String>, Query, description = "A month of UTC such as `2026-11`; the present one if left out", pattern = "^[0-9]{4}-[0-9]{2}$")),
+    responses(
+        (status = 200, description = "The statement", body = StatementBody),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "`invalid_parameter`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn get_statement(
+    State(points): State<Points>,
+    Buyer(session): Buyer,
+    Params(query): Params<StatementQuery>,
+) -> Result<Response, Problem> {
+    let (month, statement) = points.find_statement(session.user, query.month.as_deref()).await?;
+    let body = StatementBody {
+        month: month.name,
+        opening_balance: statement.opening,
+        closing_balance: statement.closing,
+        charged: statement.charged,
+        paid: statement.paid,
+        refunded: statement.refunded,
+        granted: statement.granted,
+        currency: CURRENCY,
+        entries_url: "/v1/me/points/entries",
+    };
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
 #[cfg(test)]

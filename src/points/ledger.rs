@@ -3,6 +3,7 @@
 //! Each locks the buyer's balance until the transaction ends: in the lock order of `platform::db` the balance
 //! comes after holds, orders and passes, and before seats.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
@@ -41,8 +42,8 @@ impl AskedPurses {
         let mut balances: BTreeMap<UserId, Balance> =
             found.into_iter().map(|(user, amount, entries)| (user, Balance { amount, entries })).collect();
         for due in dues.iter().filter(|due| due.amount == Money::ZERO) {
-            if !balances.contains_key(&due.user) {
-                balances.insert(due.user, store::get_balance_for_update(conn, due.user).await?);
+            if let Entry::Vacant(none) = balances.entry(due.user) {
+                none.insert(store::get_balance_for_update(conn, due.user).await?);
             }
         }
         Ok(Purses::new(balances))

@@ -4,13 +4,13 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::domain::{Balance, ChargeId, Entry, Kind, charged, check_charge};
+use super::domain::{Balance, ChargeId, Entry, Kind, Month, Statement, charged, check_charge};
 use super::{ledger, store};
 use crate::accounts::UserId;
 use crate::payments::payable::Ask;
 use crate::payments::{Attempts, Subject};
 use crate::platform::config::Secret;
-use crate::platform::db::{Conn, Db};
+use crate::platform::db::{self, Conn, Db};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
 use crate::platform::http::{Page, PageParams};
@@ -109,6 +109,29 @@ impl Points {
         }
         let input = ChargeInput { user, charge, settings: self.settings };
         self.idempotency.once("points.charge", user.0, key, input, run_charge).await
+    }
+
+    /// What a month did to the buyer's balance; this one where none is named.
+    ///
+    /// # Errors
+    /// 422 `invalid_parameter`, and what the database fails with.
+    pub async fn find_statement(&self, user: UserId, month: Option<&str>) -> Result<(Month, Statement), Problem> {
+        let month = month.map(Month::parse).transpose()?;
+        let read = self.db.read("points.find_statement", (user, month), |conn, (user, month)| {
+            Box::pin(async move {
+                let month = match month {
+                    Some(month) => month.clone(),
+                    None => Month::of(db::now(conn).await?)?,
+                };
+                let statement = store::sum_month(conn, *user, &month).await?;
+                Ok((month, statement))
+            })
+        });
+        let (month, statement) = read.await?;
+        if !statement.is_sound() {
+            return Err(Problem::internal(anyhow::anyhow!("{statement:?} of {user} does not add up")));
+        }
+        Ok((month, statement))
     }
 
     /// The buyer's entries, newest first.

@@ -4,7 +4,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use super::domain::{Account, Balance, Entry, Kind, Movement, TransactionId};
+use super::domain::{Account, Balance, Entry, Kind, Month, Movement, Statement, TransactionId};
 use crate::accounts::UserId;
 use crate::platform::audit::Invariant;
 use crate::platform::db::{Conn, Script, Slot, Text, derived, in_list, parts, rows};
@@ -42,6 +42,15 @@ const INSERT_ENTRY: &str = "INSERT INTO ledger_entries \
 const LIST_ENTRIES: &str = "SELECT t.id, e.user_entry, t.kind, e.amount, e.balance_after, t.reference, t.created_at \
      FROM ledger_entries e JOIN ledger_transactions t ON t.id = e.transaction_id \
      WHERE e.user_id = ? AND e.user_entry < ? ORDER BY e.user_entry DESC LIMIT ?";
+
+/// Of the entries before the end of a month. Those of one buyer are few.
+const SUM_MONTH: &str = "SELECT CAST(COALESCE(SUM(IF(t.created_at < ?, e.amount, 0)), 0) AS SIGNED), \
+     CAST(COALESCE(SUM(IF(t.created_at >= ? AND t.kind = 0, e.amount, 0)), 0) AS SIGNED), \
+     CAST(COALESCE(SUM(IF(t.created_at >= ? AND t.kind = 1, e.amount, 0)), 0) AS SIGNED), \
+     CAST(COALESCE(SUM(IF(t.created_at >= ? AND t.kind = 2, e.amount, 0)), 0) AS SIGNED), \
+     CAST(COALESCE(SUM(IF(t.created_at >= ? AND t.kind = 3, e.amount, 0)), 0) AS SIGNED), \
+     CAST(COALESCE(SUM(e.amount), 0) AS SIGNED) \
+     FROM ledger_entries e JOIN ledger_transactions t ON t.id = e.transaction_id WHERE e.user_id = ? AND t.created_at < ?";
 
 /// What the audit checks of the ledger. Each statement reads one snapshot, so writers beside it do not show as
 /// breaches.
@@ -223,6 +232,15 @@ pub(super) async fn list_entries(
 ) -> Result<Vec<Entry>, Problem> {
     let query = sqlx::query(LIST_ENTRIES).bind(user).bind(before).bind(limit);
     query.fetch_all(conn.sql()).await?.iter().map(entry_of).collect()
+}
+
+/// What the buyer's entries say of the month.
+pub(super) async fn sum_month(conn: &mut Conn, user: UserId, month: &Month) -> Result<Statement, Problem> {
+    let (from, until) = (month.from, month.until);
+    let query = sqlx::query_as(SUM_MONTH).bind(from).bind(from).bind(from).bind(from).bind(from).bind(user).bind(until);
+    let (opening, charged, paid, refunded, granted, closing): (Money, Money, Money, Money, Money, Money) =
+        query.fetch_one(conn.sql()).await?;
+    Ok(Statement { opening, charged, paid: paid.negated(), refunded, granted, closing })
 }
 
 fn balance_of(row: &MySqlRow) -> Result<Balance, Problem> {

@@ -10,6 +10,7 @@ mod aftermath;
 mod audit;
 mod availability;
 mod blocks;
+mod bookkeeping;
 mod cancellation;
 mod cancelled;
 mod card_crashes;

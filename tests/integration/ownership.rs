@@ -48,7 +48,7 @@ const fn operators(name: &'static str, answer: &'static str) -> Row {
 }
 
 /// In this order, since the later ones end what the earlier ones need. Ticket and pass are the owner's, whoever calls.
-const ROWS: [Row; 60] = [
+const ROWS: [Row; 61] = [
     public("GET /livez", "200"),
     public("GET /readyz", "200"),
     public("GET /metrics", "200"),
@@ -97,6 +97,7 @@ const ROWS: [Row; 60] = [
     personal("POST /v1/me/verifications", "202"),
     personal("GET /v1/me/points", "200"),
     personal("GET /v1/me/points/entries", "200"),
+    personal("GET /v1/me/points/statement", "200"),
     personal("GET /v1/me/holds", "200"),
     personal("GET /v1/me/reservations", "200"),
     personal("POST /v1/me/points/charges", "201"),

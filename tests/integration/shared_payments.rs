@@ -243,12 +243,10 @@ async fn payments_that_wait_together_share_a_transaction_and_each_has_its_own_ou
     let revived = asked.iter().zip(&answers).find(|(asked, _)| asked.payer.hold == retried.hold).expect("asked");
     assert_eq!(text(&body(revived.1.as_ref().expect("paid"))["id"]), left);
 
-    let told: Vec<_> = asked.iter().zip(&answers).filter(|(asked, _)| asked.expected == "paid").collect();
-    for (asked, answer) in told {
+    for (asked, answer) in asked.iter().zip(&answers).filter(|(asked, _)| asked.expected == "paid") {
         let answer = body(answer.as_ref().expect("paid"));
         let path = format!("/v1/reservations/{}", text(&answer["id"]));
-        let read = scene.api.get(&path).bearer(&asked.payer.buyer.token).send().await.expect(200);
-        assert_eq!(read, answer);
+        assert_eq!(scene.api.get(&path).bearer(&asked.payer.buyer.token).send().await.expect(200), answer);
         assert_eq!(answer["seats"].as_array().expect("seats").len(), 2);
     }
     for (payer, left) in [(good, 0), (other, 0), (poor, PRICE), (ended, PRICE), (busy, PRICE), (retried, 0), (free, 0)]
@@ -359,7 +357,7 @@ async fn a_hold_that_ends_while_its_payment_waits_for_a_lock_takes_nothing_and_s
     end_soon(&scene, late).await;
     let points = lock_points(&scene, late).await;
     let asked = [Asked::new(late, "hold_expired"), Asked::new(good, "paid")];
-    let (answers, ()) = tokio::join!(scene.together(&state, first, &asked), keep_points_until_the_end(&scene, late));
+    let (answers, ()) = tokio::join!(scene.together(&state, first, &asked), let_go_at_the_end(&scene, late, points));
     assert_eq!(answers.iter().map(outcome).collect::<Vec<_>>(), ["hold_expired", "paid"], "{answers:?}");
     end_soon(&scene, alone).await;
     let points = lock_points(&scene, alone).await;

@@ -32,6 +32,8 @@ const UNHURRIED: &[(&str, &str)] = &[
     ("FRONTROW__BOOKING__SEAT_FILTER", "false"),
     // So would large batches, as one instance then takes everything at once.
     ("FRONTROW__BOOKING__HOLD_BATCH_MAX", "2"),
+    // And payments, with so few of them in each, would wait for a long time.
+    ("FRONTROW__BOOKING__PAY_LANES", "16"),
 ];
 
 /// A guard taken away, in the stores or on the way to them. The program has no switch for it.

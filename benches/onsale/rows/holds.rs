@@ -72,9 +72,10 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
     ]))
 }
 
-type One = (Rushed, Spent);
+/// A round of one side.
+pub(super) type One = (Rushed, Spent);
 
-fn finding(
+pub(super) fn finding(
     what: &str,
     pairs: &[Pair<One>],
     number: impl Fn(&One) -> f64,
@@ -96,17 +97,17 @@ fn medians(pairs: &[Pair<One>], number: impl Fn(&One) -> f64) -> (f64, f64) {
     (Figures::new(ours).median(), Figures::new(theirs).median())
 }
 
-fn millis_of(pairs: &[Pair<One>], micros: impl Fn(&Rushed) -> f64) -> String {
+pub(super) fn millis_of(pairs: &[Pair<One>], micros: impl Fn(&Rushed) -> f64) -> String {
     let (ours, theirs) = medians(pairs, |(it, _)| micros(it) / 1e3);
     format!("{ours:.1} against {theirs:.1} ms")
 }
 
 /// In microseconds.
-fn per_hold((it, spent): &One) -> f64 {
+pub(super) fn per_hold((it, spent): &One) -> f64 {
     (spent.server + spent.database + spent.redis) * 1e6 / it.holds
 }
 
-fn shares(pairs: &[Pair<One>]) -> String {
+pub(super) fn shares(pairs: &[Pair<One>]) -> String {
     let share = |name: &str, secs: fn(&Spent) -> f64| {
         let (ours, theirs) = medians(pairs, |(it, spent)| secs(spent) * 1e6 / it.holds);
         format!("{name} {ours:.0} against {theirs:.0}")

@@ -5,8 +5,10 @@ mod events;
 mod growth;
 mod holds;
 mod join;
+mod journeys;
 mod latency;
 mod memory;
+mod pay;
 mod poll;
 mod refused;
 mod sold_out;
@@ -33,6 +35,8 @@ const ROWS: &[Row] = &[
     Row { name: "memory", measure: |stage| Box::pin(memory::measure(stage)) },
     Row { name: "events", measure: |stage| Box::pin(events::measure(stage)) },
     Row { name: "holds", measure: |stage| Box::pin(holds::measure(stage)) },
+    Row { name: "pay", measure: |stage| Box::pin(pay::measure(stage)) },
+    Row { name: "journeys", measure: |stage| Box::pin(journeys::measure(stage)) },
     Row { name: "refused", measure: |stage| Box::pin(refused::measure(stage)) },
     Row { name: "sold_out", measure: |stage| Box::pin(sold_out::measure(stage)) },
     Row { name: "growth", measure: |stage| Box::pin(growth::measure(stage)) },

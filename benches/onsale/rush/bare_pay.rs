@@ -66,7 +66,7 @@ struct Hold {
 }
 
 #[derive(sqlx::FromRow)]
-struct Seat {
+struct HeldSeat {
     seat_no: u32,
     label: String,
     grade: String,
@@ -97,12 +97,7 @@ pub(super) async fn pay(pool: &MySqlPool, due: &Due) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn take_points(
-    tx: &mut Transaction<'_, MySql>,
-    due: &Due,
-    hold: Hold,
-    pass: (Uuid, u64),
-) -> anyhow::Result<()> {
+async fn take_points(tx: &mut Transaction<'_, MySql>, due: &Due, hold: Hold, pass: (Uuid, u64)) -> anyhow::Result<()> {
     let (payment, transaction) = (PaymentId::new(), Uuid::now_v7());
     let take = sqlx::query(TAKE).bind(hold.amount).bind(due.user).bind(hold.amount).execute(&mut **tx).await?;
     ensure!(take.rows_affected() == 1, "too few points");
@@ -123,7 +118,7 @@ async fn write(
     let (id, now) = (ReservationId::new(), hold.now_at);
     let failed: i64 = sqlx::query_scalar(COUNT_FAILED).bind(due.hold).fetch_one(&mut **tx).await?;
     ensure!(failed == 0, "a payment that failed");
-    let seats: Vec<Seat> = sqlx::query_as(LIST_SEATS).bind(due.hold).fetch_all(&mut **tx).await?;
+    let seats: Vec<HeldSeat> = sqlx::query_as(LIST_SEATS).bind(due.hold).fetch_all(&mut **tx).await?;
     let [first, second] = &seats[..] else { anyhow::bail!("{} seats", seats.len()) };
     let sell = sqlx::query(SELL).bind(id).bind(hold.performance_id).bind(due.hold).bind(first.seat_no);
     let sold = sell.bind(second.seat_no).execute(&mut **tx).await?.rows_affected();

@@ -70,7 +70,7 @@ pub(super) async fn run(state: State, bare: Bare, hall: Arc<Hall>, rush: Rush) -
     })
 }
 
-fn number(count: u64) -> f64 {
+pub(super) fn number(count: u64) -> f64 {
     // Far below what a u32 holds.
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sqlx::{Connection as _, MySqlConnection};
 
-use super::{Rush, Rushed, Task};
+use super::{Maker, Rush, Rushed, Task};
 use crate::process::cpu_secs;
 use crate::stage::Stage;
 
@@ -15,6 +15,8 @@ use crate::stage::Stage;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The counter of all statements that clients send.
 const STATEMENTS: &str = "SHOW GLOBAL STATUS LIKE 'Questions'";
+/// The counter of all commits that clients ask for.
+const COMMITS: &str = "SHOW GLOBAL STATUS LIKE 'Com_commit'";
 
 /// Seconds of processor time.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +27,16 @@ pub struct Spent {
     pub database: f64,
     /// Of Redis.
     pub redis: f64,
+}
+
+impl Spent {
+    fn since(self, before: Self) -> Self {
+        Self {
+            server: self.server - before.server,
+            database: self.database - before.database,
+            redis: self.redis - before.redis,
+        }
+    }
 }
 
 /// Requests that are refused.
@@ -76,11 +88,21 @@ impl Stage {
         let holds = if rush.gives_back { 0.0 } else { rushed.holds };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
         let () = self.perform(&Task::Clear { hall: rush.hall, holds: holds as u64, seats: 2 }).await?;
-        let spent = Spent {
-            server: after.server - before.server,
-            database: after.database - before.database,
-            redis: after.redis - before.redis,
-        };
+        Ok((rushed, after.since(before)))
+    }
+
+    /// A round of payments, and what it took. What it left is checked.
+    ///
+    /// # Errors
+    /// Where a payment fails, or what is stored is not what was answered.
+    pub async fn pay(&self, hall: usize, maker: Maker, at_once: usize) -> anyhow::Result<(Rushed, Spent)> {
+        let () = self.perform(&Task::Fill { hall }).await?;
+        let millis = u64::try_from(self.pace.length.as_millis())?;
+        let before = self.spent()?;
+        let rushed: Rushed = self.perform(&Task::Pay { maker, at_once, millis }).await?;
+        let spent = self.spent()?.since(before);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        let () = self.perform(&Task::Audit { paid: rushed.holds as u64 }).await?;
         Ok((rushed, spent))
     }
 
@@ -95,8 +117,20 @@ impl Stage {
     /// # Errors
     /// Where it does not tell.
     pub async fn statements(&self) -> anyhow::Result<f64> {
+        self.status(STATEMENTS).await
+    }
+
+    /// How many transactions the database has committed since it started.
+    ///
+    /// # Errors
+    /// Where it does not tell.
+    pub async fn commits(&self) -> anyhow::Result<f64> {
+        self.status(COMMITS).await
+    }
+
+    async fn status(&self, statement: &'static str) -> anyhow::Result<f64> {
         let mut sql = MySqlConnection::connect(&self.services.database_url).await?;
-        let (_, count): (String, String) = sqlx::query_as(STATEMENTS).fetch_one(&mut sql).await?;
+        let (_, count): (String, String) = sqlx::query_as(statement).fetch_one(&mut sql).await?;
         sql.close().await?;
         Ok(count.parse()?)
     }

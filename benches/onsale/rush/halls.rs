@@ -69,8 +69,8 @@ pub(super) struct Hall {
 }
 
 impl Hall {
-    /// A new one, made as an operator makes it.
-    pub(super) async fn make(state: &State, operator: UserId, seats: u32) -> anyhow::Result<Self> {
+    /// A new one, made as an operator makes it; its line admits so many a second.
+    pub(super) async fn make(state: &State, operator: UserId, seats: u32, admits: u32) -> anyhow::Result<Self> {
         let (sections, grades) = layout(seats);
         let no_key = RequestKey { key: None, fingerprint: [0; 32] };
         let venue = json!({"name": "Bench Hall", "city": "Busan", "sections": sections});
@@ -82,7 +82,7 @@ impl Hall {
             "booking_opens_at": now.minus(Duration::from_secs(1)), "booking_closes_at": now.plus(OPEN),
             "seat_limit_per_buyer": LIMIT, "grades": grades,
             "performances": [{"starts_at": now.plus(6 * OPEN)}],
-            "queue": {"admit_per_second": 1, "max_active": 100_000, "claim_secs": 60, "session_secs": OPEN.as_secs()},
+            "queue": {"admit_per_second": admits, "max_active": 100_000, "claim_secs": 60, "session_secs": OPEN.as_secs()},
         });
         let made = state.catalog.create_concert(operator, no_key, serde_json::from_value(concert)?).await?;
         let made: Value = serde_json::from_slice(&made.body)?;

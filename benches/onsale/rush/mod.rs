@@ -4,12 +4,15 @@
 //! What is to be done comes as a [`Task`] and goes on in the background, for as long as it takes; the answer is fetched.
 
 mod bare;
+mod bare_pay;
 mod buyers;
 mod client;
 mod halls;
+mod journeys;
 mod refusals;
 mod sale;
 pub mod server;
+mod till;
 
 pub use client::{Refusals, Spent};
 
@@ -46,6 +49,34 @@ pub enum Task {
         /// Seats of each.
         seats: u32,
     },
+    /// Gives a hall's buyers points, and a hold of two seats each. What was held and paid before is forgotten.
+    Fill {
+        /// The hall's number.
+        hall: usize,
+    },
+    /// Has buyers pay what they hold. The answer is a [`Rushed`].
+    Pay {
+        /// Who pays.
+        maker: Maker,
+        /// Payments under way at once.
+        at_once: usize,
+        /// How long.
+        millis: u64,
+    },
+    /// Looks whether there are so many payments, and nothing is missing of any.
+    Audit {
+        /// How many.
+        paid: u64,
+    },
+    /// Makes a sale of so many seats, and has people go the whole way. The answer is [`Travelled`].
+    Journeys {
+        /// Seats.
+        seats: u32,
+        /// Journeys under way at once.
+        at_once: usize,
+        /// How long journeys begin.
+        millis: u64,
+    },
     /// Takes every other seat of a hall out of sale. The answer is requests that are refused for it, as lines of a
     /// [`crate::load::Load`]'s values, each by another buyer.
     Refusals {
@@ -56,7 +87,7 @@ pub enum Task {
     },
 }
 
-/// Who makes a hold.
+/// Who makes a hold, or a payment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Maker {
@@ -96,6 +127,17 @@ pub struct SoldOut {
     pub refused: f64,
     /// Who was told that others were faster, after as many choices as are made for one request.
     pub beaten: f64,
+}
+
+/// What came of journeys.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Travelled {
+    /// How many came to their end.
+    pub journeys: f64,
+    /// How long it took.
+    pub secs: f64,
+    /// The median time of one, waiting included.
+    pub p50_micros: f64,
 }
 
 /// What came of it.

@@ -17,8 +17,9 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 
 use super::bare::Bare;
+use super::bare_pay::Due;
 use super::halls::{self, Hall};
-use super::{Task, buyers, refusals, sale};
+use super::{Task, buyers, journeys, refusals, sale, till};
 
 /// Longest wait for the connections of another instance.
 const REDIS_WAIT: Duration = Duration::from_secs(10);
@@ -30,6 +31,7 @@ struct Doing {
     other: OnceCell<State>,
     operator: OnceCell<UserId>,
     halls: Mutex<Vec<Arc<Hall>>>,
+    dues: Mutex<Vec<Due>>,
     under_way: Mutex<Option<JoinHandle<anyhow::Result<Value>>>>,
 }
 
@@ -44,6 +46,7 @@ pub fn router(state: &State) -> anyhow::Result<Router> {
         other: OnceCell::new(),
         operator: OnceCell::new(),
         halls: Mutex::default(),
+        dues: Mutex::default(),
         under_way: Mutex::default(),
     };
     Ok(Router::new().route("/rush", get(fetch).post(begin)).with_state(Arc::new(doing)))
@@ -82,7 +85,7 @@ impl Doing {
         match task {
             Task::Hall { seats, buyers } => {
                 let operator = *self.operator.get_or_try_init(|| halls::operator(&self.state)).await?;
-                let mut hall = Hall::make(&self.state, operator, seats).await?;
+                let mut hall = Hall::make(&self.state, operator, seats, 1).await?;
                 let people = std::iter::repeat_with(UserId::new).take(buyers);
                 hall.buyers = hall.admit(&self.state, sql, people).await?;
                 hall.make_filter(&self.state, 0).await?;
@@ -104,6 +107,21 @@ impl Doing {
                 hall.check(sql, holds, seats).await?;
                 hall.clear(&self.state, sql).await?;
                 Ok(Value::Null)
+            }
+            Task::Fill { hall } => {
+                *lock(&self.dues) = till::fill(sql, &*self.hall(hall)?).await?;
+                Ok(Value::Null)
+            }
+            Task::Pay { maker, at_once, millis } => {
+                let dues = std::mem::take(&mut *lock(&self.dues));
+                Ok(json!(till::run(self.state.clone(), sql.clone(), dues, (maker, at_once, millis)).await?))
+            }
+            Task::Audit { paid } => Ok(json!(till::check(sql, paid).await?)),
+            Task::Journeys { seats, at_once, millis } => {
+                let operator = *self.operator.get_or_try_init(|| halls::operator(&self.state)).await?;
+                let hall = Hall::make(&self.state, operator, seats, 10_000).await?;
+                hall.make_filter(&self.state, 0).await?;
+                Ok(json!(journeys::run(self.state.clone(), sql, hall, (at_once, millis)).await?))
             }
             Task::Refusals { hall, count } => {
                 let hall = self.hall(hall)?;

@@ -110,6 +110,11 @@ impl Holds {
         self.0.parts.idempotency.recall(begun).await?.unwrap_or(Err(refusal))
     }
 
+    /// What [`Holds::tidy`] needs.
+    pub(super) fn for_tidying(&self) -> (&Db, u32) {
+        (&self.0.parts.db, self.0.parts.settings.keep_holds_days)
+    }
+
     /// The user's hold.
     ///
     /// # Errors

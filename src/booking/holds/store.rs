@@ -28,6 +28,11 @@ const MARK_ALL_PAID: &str = "UPDATE holds SET state = 1, changed_at = ? WHERE st
 const LIST_LIVE_SEAT_COUNTS: &str = "SELECT user_id, seat_count FROM holds WHERE concert_id = ? AND state = 0 \
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND user_id IN (?)";
 const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
+/// By their ends, so that paid ones are not read past. What somebody is at is left for the next time.
+const LIST_OVER_FOR_UPDATE: &str = "SELECT id, expires_at FROM holds WHERE state = ? AND expires_at > ? \
+     AND expires_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL ? DAY ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED";
+const DELETE_SEATS: &str = "DELETE FROM hold_seats WHERE hold_id IN (?)";
+const DELETE: &str = "DELETE FROM holds WHERE state <> 1 AND id IN (?)";
 /// A hold and a seat of it as text, in bytes.
 const ROW_LEN: usize = 420;
 const SEAT_ROW_LEN: usize = 260;
@@ -106,6 +111,15 @@ pub struct OwnedHoldRow {
     /// The hold.
     #[sqlx(flatten)]
     pub row: HoldRow,
+}
+
+/// How a hold ended that came to nothing.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Over {
+    /// Its buyer gave it back.
+    Released,
+    /// By time.
+    Expired,
 }
 
 /// What a new hold's row says.
@@ -243,4 +257,31 @@ pub(super) async fn mark_released(conn: &mut Conn, hold: HoldId, now: Timestamp)
 async fn set_state(conn: &mut Conn, hold: HoldId, state: u8, now: Timestamp) -> Result<(), Problem> {
     sqlx::query(SET_STATE).bind(state).bind(now).bind(hold).execute(conn.sql()).await?;
     Ok(())
+}
+
+/// Holds that came to nothing and ended after that instant, but more than so many days ago, locked: in the order of their ends,
+/// which are told too.
+pub(super) async fn list_over_for_update(
+    conn: &mut Conn,
+    over: Over,
+    after: Timestamp,
+    keep_days: u32,
+    limit: u32,
+) -> Result<Vec<(HoldId, Timestamp)>, Problem> {
+    let state = match over {
+        Over::Released => 2_u8,
+        Over::Expired => 0,
+    };
+    let text = Text::new(LIST_OVER_FOR_UPDATE).bind(&state).bind(&after).bind(&conn.offset_micros());
+    text.bind(&keep_days).bind(&limit).list(conn).await
+}
+
+/// Deletes locked holds that were not paid, with their seats. Returns how many.
+pub(super) async fn delete_all(conn: &mut Conn, holds: &[HoldId]) -> Result<u64, Problem> {
+    if holds.is_empty() {
+        return Ok(0);
+    }
+    let of = |statement| holds.iter().fold(Text::new(in_list(statement, holds.len())), Text::bind);
+    of(DELETE_SEATS).execute(conn).await?;
+    of(DELETE).execute(conn).await
 }

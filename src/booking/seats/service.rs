@@ -43,6 +43,7 @@ pub struct Settings {
     pub hold_batch_max: usize,
     pub hold_waiting_max: usize,
     pub pay_lanes: usize,
+    pub keep_holds_days: u32,
     pub reconcile_ms: u64,
     pub seat_filter: bool,
 }
