@@ -21,8 +21,14 @@ crate::problem_codes! {
 }
 
 /// What can be subscribed, in order, each with the version of its schema. `docs/events.md` describes each.
-pub const TOPICS: &[(&str, u32)] =
-    &[("queue.pass_ended", 1), ("reservation.cancelled", 1), ("reservation.confirmed", 1)];
+pub const TOPICS: &[(&str, u32)] = &[
+    ("concert.cancelled", 1),
+    ("performance.postponed", 1),
+    ("queue.pass_ended", 1),
+    ("reservation.cancelled", 1),
+    ("reservation.confirmed", 1),
+    ("reservation.refunded", 1),
+];
 
 /// Longest address of an endpoint, in bytes: what its column takes.
 pub const URL_BYTES_MAX: usize = 1000;
