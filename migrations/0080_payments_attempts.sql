@@ -3,8 +3,6 @@
 ALTER TABLE payments
     -- The provider's name for it (an intent), once known.
     ADD COLUMN provider_id VARCHAR(255) CHARACTER SET ascii COLLATE ascii_bin NULL,
-    -- The payment method to charge; forgotten once the attempt is decided.
-    ADD COLUMN card_token VARBINARY(512) NULL,
     -- The subject again, while the attempt is not decided: with the key below there is one such attempt at most.
     ADD COLUMN open_subject BINARY(16) NULL,
     -- The request that began it, while it is not decided: the same request does not begin a second one.
