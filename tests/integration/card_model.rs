@@ -128,7 +128,7 @@ impl Cluster {
         let kind = kinds[random.random_range(0..kinds.len())];
         let body = json!({"id": id, "type": kind, "data": {"object": {"metadata": {"attempt": about.to_string()}}}});
         let (life, is_forged) = (self.any(random).await, random.random_bool(0.2));
-        let webhooks = life.state.webhooks.clone();
+        let webhooks = life.state.provider_events.clone();
         let taken = life.run(async move {
             let signature = if is_forged { "forged" } else { SIGNATURE };
             webhooks.take(Some(signature), body.to_string().as_bytes()).await
