@@ -124,7 +124,7 @@ pub async fn dev(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {
     settings.push(("FRONTROW__MAIL__FOLDER", dir.join("mail").display().to_string()));
     settings.push(("FRONTROW__NOTICES__PLAIN_HTTP", "true".into()));
     settings.push(("FRONTROW__NOTICES__PRIVATE_ADDRESSES", "127.0.0.0/8, ::1/128".into()));
-    let outcome = with_cards(file, dir, listener, settings, services.as_ref(), &shutdown).await;
+    let outcome = Box::pin(with_cards(file, dir, listener, settings, services.as_ref(), &shutdown)).await;
     if let Some(services) = services {
         services.stop().await;
     }
@@ -142,11 +142,11 @@ async fn with_cards(
 ) -> anyhow::Result<()> {
     let is_configured = !Config::load(file, &settings)?.payments.base_url.is_empty();
     if is_configured {
-        return serve_demonstration(file, listener, &settings, services, None, shutdown).await;
+        return Box::pin(serve_demonstration(file, listener, &settings, services, None, shutdown)).await;
     }
     let Beside { settings: cards, process } = psp::beside(dir, psp::webhooks_at(listener.local_addr()?)).await?;
     settings.extend(cards);
-    let outcome = serve_demonstration(file, listener, &settings, services, Some(&process), shutdown).await;
+    let outcome = Box::pin(serve_demonstration(file, listener, &settings, services, Some(&process), shutdown)).await;
     process.stop().await;
     outcome
 }

@@ -86,11 +86,7 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         "seat filters",
     );
     tick_lines(state, shutdown);
-    let dispatcher = Dispatcher::new(state.webhooks.clone(), state.clock.clone())?;
-    shutdown.spawn(dispatcher.run(shutdown.clone()));
-    if let Some(mailer) = letters::mailer(state)? {
-        shutdown.spawn(mailer.run(shutdown.clone()));
-    }
+    send_notices(state, shutdown)?;
     shutdown.spawn(relay(state).run(shutdown.clone()));
     let jobs = jobs(state);
     jobs.register().await?;
@@ -123,6 +119,16 @@ fn drain_payments(state: &State, shutdown: &Shutdown) {
         draining.requested().await;
         attempts.drain().await;
     });
+}
+
+/// Sends what webhooks and mails are to tell.
+fn send_notices(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let dispatcher = Dispatcher::new(state.webhooks.clone(), state.clock.clone())?;
+    shutdown.spawn(dispatcher.run(shutdown.clone()));
+    if let Some(mailer) = letters::mailer(state)? {
+        shutdown.spawn(mailer.run(shutdown.clone()));
+    }
+    Ok(())
 }
 
 /// The cluster's jobs: one instance runs each when it is due.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use frontrow::app::state::State;
 use frontrow::notices::webhooks::Dispatcher;
 use frontrow::platform::config::Secret;
+use frontrow::platform::db::Script;
 use frontrow::platform::outbox::{self, Event};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -46,7 +47,9 @@ async fn happen(state: &State, count: usize) -> Vec<Uuid> {
         Box::pin(async move {
             let events: Vec<(Uuid, Value)> =
                 things.iter().map(|id| (*id, json!({"reservation_id": id, "user_id": Uuid::now_v7()}))).collect();
-            outbox::record_first(conn, TOPIC, &events).await
+            let mut script = Script::default();
+            outbox::record_first(&mut script, conn.offset_micros(), TOPIC, &events);
+            script.run(conn).await.map(drop)
         })
     });
     recorded.await.expect("recorded");

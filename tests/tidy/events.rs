@@ -9,8 +9,8 @@ const DOCUMENT: &str = "docs/events.md";
 /// Where [`TOPICS`] is.
 const DOMAIN: &str = "src/notices/webhooks/domain.rs";
 const TOPICS: &str = "TOPICS";
-/// The functions of the outbox that record events; their second argument is the topic.
-const RECORDERS: [&str; 2] = ["record", "record_first"];
+/// The functions of the outbox that record events, and which of their arguments is the topic.
+const RECORDERS: [(&str, usize); 2] = [("record", 1), ("record_first", 2)];
 /// An envelope's fields, in order.
 const FIELDS: [&str; 7] = ["id", "type", "version", "aggregate_id", "sequence", "occurred_at", "data"];
 
@@ -18,19 +18,19 @@ const FIELDS: [&str; 7] = ["id", "type", "version", "aggregate_id", "sequence", 
 fn recorded(tree: &Tree, complaints: &mut Vec<Complaint>) -> BTreeMap<String, (String, usize)> {
     let mut found = BTreeMap::new();
     for source in tree.program().filter(|source| source.path != "src/platform/outbox.rs") {
-        for name in RECORDERS {
+        for (name, place) in RECORDERS {
             for (offset, arguments) in source.calls(name) {
                 if !source.before(offset).ends_with("outbox::") {
                     continue;
                 }
                 let inside = &source.code[arguments.start + 1..arguments.end - 1];
-                let topic = inside.split(',').nth(1).unwrap_or_default().trim();
+                let topic = inside.split(',').nth(place).unwrap_or_default().trim();
                 let values = topics_of(tree, source, topic);
                 if values.is_empty() {
                     complaints.push(at(source, offset, format!("{topic} is no constant with a topic")));
                 }
-                let place = || (source.path.clone(), source.line(offset));
-                found.extend(values.into_iter().map(|value| (value, place())));
+                let whence = || (source.path.clone(), source.line(offset));
+                found.extend(values.into_iter().map(|value| (value, whence())));
             }
         }
     }
@@ -152,7 +152,7 @@ fn every_event_is_described_as_it_is_sent() {
 #[test]
 fn an_event_that_is_described_otherwise_is_refused() {
     let booking = "const SOLD: &str = \"seat.sold\";\nconst LOST: &str = \"seat.lost\";\n\
-                   fn a() {\n outbox::record(conn, SOLD, id, 1, &facts);\n outbox::record_first(conn, seats::LOST, &all);\n \
+                   fn a() {\n outbox::record(conn, SOLD, id, 1, &facts);\n outbox::record_first(script, offset, seats::LOST, &all);\n \
                    outbox::record(conn, topic, id, 1, &facts);\n other::record(conn, x);\n outbox::record(conn, by.topic(), id, 1, &facts);\n}\n\
                    const KEPT: &str = \"seat.kept\";\nfn topic() -> &str {\n if a { SOLD } else { KEPT }\n}\n";
     let domain = "pub const TOPICS: &[(&str, u32)] = &[(\"seat.sold\", 2), (\"seat.gone\", 1)];";

@@ -206,7 +206,8 @@ impl<'a> Late<'a> {
         let held = holds::store::ask_live_seat_counts(&mut script, conn.offset_micros(), concert, &users);
         let reserved = store::ask_live_seat_counts(&mut script, concert, &users);
         let outcomes = script.run(conn).await?;
-        let has: u64 = outcomes.list(&held)?.into_iter().chain(outcomes.list(&reserved)?).map(|(_, seats)| u64::from(seats)).sum();
+        let has: u64 =
+            outcomes.list(&held)?.into_iter().chain(outcomes.list(&reserved)?).map(|(_, seats)| u64::from(seats)).sum();
         Ok(has + self.numbers.len() as u64 <= u64::from(self.concert.seat_limit_per_buyer))
     }
 

@@ -25,6 +25,7 @@ use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
 use crate::booking::seats::filter::{Change, Hall};
 use crate::booking::seats::store::Sale;
 use crate::booking::seats::{self, Filter};
+use crate::booking::tickets::TicketKeys;
 use crate::catalog::domain::Concert;
 use crate::catalog::{ConcertId, Reader};
 use crate::payments::{self, Method, PaymentId, PaymentStatus, Settled, Subject};
@@ -38,7 +39,6 @@ use crate::platform::outbox::{self, Wake};
 use crate::points;
 use crate::points::domain::{Due, Movement, Purses};
 use crate::points::ledger::AskedPurses;
-use crate::booking::tickets::TicketKeys;
 use crate::queue::pass::{self, Stays};
 
 /// A payment that is asked for.
