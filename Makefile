@@ -21,10 +21,11 @@ test: ## run all tests on MySQL (ENGINE=mysql refuses anything else; ARGS goes t
 	scripts/setup.sh test
 	scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) $(ARGS)
 
-# These try Redis and HTTP, or what the other tests of holds try with few statements: the database is the same to them.
-# ALL=1 runs them too.
+# These try Redis, HTTP and connections, or what the other tests of holds try with few statements: the database is the same
+# to them. ALL=1 runs them too.
 not_about_sql := topology:: many_sales:: losses:: accept_loop:: events:: seat_filter:: seat_fight:: ready_bytes:: \
-  waiting:: join_limits:: headers:: edge:: provider::
+  waiting:: join_limits:: headers:: edge:: provider:: \
+  races::line limits:: drain:: draw:: kit:: partitions:: exhaustion:: cancelled::
 
 .PHONY: test-mariadb
 test-mariadb: ## run the tests that touch SQL on MariaDB (ALL=1: all integration tests)
