@@ -48,8 +48,6 @@ pub enum PaymentStatus {
     Failed,
     /// The money went back.
     Refunded,
-    /// The money is owed back, and the provider has not confirmed yet that it sent it.
-    Refunding,
 }
 
 impl PaymentStatus {
@@ -60,8 +58,7 @@ impl PaymentStatus {
             0 => Self::Pending,
             1 => Self::Succeeded,
             2 => Self::Failed,
-            3 => Self::Refunded,
-            _ => Self::Refunding,
+            _ => Self::Refunded,
         }
     }
 }
@@ -71,8 +68,6 @@ impl PaymentStatus {
 pub enum Subject {
     /// Held seats.
     Hold(uuid::Uuid),
-    /// Points that a buyer puts on the account.
-    Charge(uuid::Uuid),
 }
 
 impl Subject {
@@ -81,7 +76,6 @@ impl Subject {
     pub const fn stored(self) -> (u8, uuid::Uuid) {
         match self {
             Self::Hold(id) => (0, id),
-            Self::Charge(id) => (2, id),
         }
     }
 }

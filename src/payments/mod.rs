@@ -3,8 +3,7 @@
 //! Table owned: `payments`. A payment by points is settled in the transaction of what it pays for.
 
 pub mod domain;
-pub mod gateway;
 pub mod store;
 
 pub use domain::{Method, Payment, PaymentId, PaymentStatus, Subject};
-pub use store::{INVARIANTS, insert_settled, list, mark_refunded, owe_refund};
+pub use store::{INVARIANTS, insert_settled, list, mark_refunded};

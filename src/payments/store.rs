@@ -13,9 +13,6 @@ const INSERT_SETTLED: &str = "INSERT INTO payments (id, user_id, method, state, 
      VALUES (?, ?, ?, 1, ?, ?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const MARK_REFUNDED: &str = "UPDATE payments SET state = 3, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      WHERE id = ? AND state = 1";
-const OWE_REFUND: &str = "UPDATE payments SET state = 4, checks = 0, \
-     due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
-     WHERE id = ? AND state = 1 AND method = 1";
 const LIST: &str = "SELECT id, method, state, amount FROM payments WHERE id IN (?)";
 
 /// What must hold of payments.
@@ -83,17 +80,6 @@ pub async fn insert_settled(
 pub async fn mark_refunded(conn: &mut Conn, id: PaymentId) -> Result<bool, Problem> {
     let offset = conn.offset_micros();
     let marked = sqlx::query(MARK_REFUNDED).bind(offset).bind(id).execute(conn.sql()).await?;
-    Ok(marked.rows_affected() == 1)
-}
-
-/// Notes that a card payment is owed back: the provider is asked once this transaction is committed, and again until it has
-/// confirmed. False where there is nothing to give back.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn owe_refund(conn: &mut Conn, id: PaymentId) -> Result<bool, Problem> {
-    let offset = conn.offset_micros();
-    let marked = sqlx::query(OWE_REFUND).bind(offset).bind(offset).bind(id).execute(conn.sql()).await?;
     Ok(marked.rows_affected() == 1)
 }
 
