@@ -85,52 +85,16 @@ impl State {
         config: Config,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
-        let keys = KeyRing::parse(&config.secrets.token_keys)?;
-        let ticket_keys = TicketKeys::new(&config.secrets.ticket_keys, &keys)?;
-        let db = Db::new(&config.database, clock.clone())?;
-        let redis = Redis::new(&config.redis)?;
-        let idempotency = Idempotency::new(db.clone());
-        let (webhooks, mails) = notices_of(&config, &db, &keys)?;
-        let accounts = Arc::new(accounts_of(&config, &clock, &db, &keys, &mails));
-        let reader = Arc::new(Reader::new(db.clone(), &config.cache));
-        let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
-        let seats = Arc::new(Seats::new(db.clone(), clock.clone(), reader.clone(), filter.clone(), &config.booking));
-        let catalog = Arc::new(catalog_of(&config, &clock, &db, &idempotency, &reader, &keys, &seats));
-        let (wake, latencies) = (Wake::default(), Latencies::default());
-        let queue = Arc::new(Queue::new(queue::Parts {
-            db: db.clone(),
-            redis: redis.clone(),
-            clock: clock.clone(),
-            keys: keys.clone(),
-            catalog: reader.clone(),
-            supply: Arc::new(SupplyOfSeats(seats.clone())),
-            latencies: latencies.clone(),
-            wake: wake.clone(),
-            settings: config.queue.clone(),
-        }));
-        let holds = Holds::new(holds::Parts {
-            db: db.clone(),
-            clock: clock.clone(),
-            idempotency: idempotency.clone(),
-            catalog: reader.clone(),
-            passes: Passes::new(&keys),
-            latencies: latencies.clone(),
-            filter: filter.clone(),
-            seats: seats.clone(),
-            settings: config.booking.clone(),
-        });
-        let cards = HoldsByCard::new(reader.clone(), filter.clone(), ticket_keys.clone());
-        let attempts = attempts_of(&config, &db, &idempotency, &wake, gateway, cards);
-        let paying = reservations::Parts {
-            db: db.clone(),
-            idempotency: idempotency.clone(),
-            catalog: reader.clone(),
-            filter: filter.clone(),
-            keys: ticket_keys.clone(),
-            latencies,
-            wake: wake.clone(),
-            attempts: attempts.clone(),
-        };
+        let ground = Ground::new(config, clock)?;
+        let (webhooks, mails) = ground.notices()?;
+        let accounts = Arc::new(ground.accounts(&mails));
+        let seats = Arc::new(ground.seats());
+        let catalog = Arc::new(ground.catalog(&seats));
+        let queue = Arc::new(ground.queue(&seats));
+        let holds = ground.holds(&seats);
+        let attempts = ground.attempts(gateway);
+        let checkout = ground.checkout(&attempts);
+        let Ground { config, clock, db, redis, idempotency, reader, filter, wake, ticket_keys, .. } = ground;
         Ok(Self {
             webhooks,
             mails,
@@ -140,16 +104,21 @@ impl State {
             catalog,
             queue,
             seats,
-            blocks: blocks_of(&db, &idempotency, &reader, &filter),
+            blocks: Blocks {
+                db: db.clone(),
+                idempotency: idempotency.clone(),
+                catalog: reader,
+                filter: filter.clone(),
+            },
             holds,
-            checkout: Checkout::new(paying, &config.booking),
+            checkout,
             gate: Gate { db: db.clone(), idempotency: idempotency.clone(), keys: ticket_keys },
             filter,
             points: Points::new(db.clone(), idempotency.clone(), attempts.clone(), config.points),
             attempts,
             provider_events: payments::Webhooks::new(db.clone(), clock.clone(), verify),
             idempotency,
-            config: Arc::new(config),
+            config,
             clock,
             db,
             redis,
@@ -158,64 +127,122 @@ impl State {
     }
 }
 
-fn blocks_of(db: &Db, idempotency: &Idempotency, catalog: &Arc<Reader>, filter: &Filter) -> Blocks {
-    let (db, idempotency) = (db.clone(), idempotency.clone());
-    Blocks { db, idempotency, catalog: catalog.clone(), filter: filter.clone() }
+/// What all services stand on, and how each is built on it.
+struct Ground {
+    config: Arc<Config>,
+    clock: Clock,
+    keys: KeyRing,
+    ticket_keys: TicketKeys,
+    db: Db,
+    redis: Redis,
+    idempotency: Idempotency,
+    reader: Arc<Reader>,
+    filter: Filter,
+    wake: Wake,
+    latencies: Latencies,
 }
 
-fn notices_of(config: &Config, db: &Db, keys: &KeyRing) -> Result<(Webhooks, Mails), ConfigError> {
-    let webhooks = Webhooks::new(db.clone(), keys, Arc::new(OperatorLog), &config.notices);
-    let mails = Mails::new(db.clone(), &config.notices, &config.mail);
-    if config.accounts.require_verified && !mails.is_on() {
-        let reason = "needs mail.transport: nobody could verify their address".to_owned();
-        return Err(ConfigError::Rejected { name: "accounts.require_verified", reason });
+impl Ground {
+    fn new(config: Config, clock: Clock) -> Result<Self, ConfigError> {
+        let keys = KeyRing::parse(&config.secrets.token_keys)?;
+        let ticket_keys = TicketKeys::new(&config.secrets.ticket_keys, &keys)?;
+        let db = Db::new(&config.database, clock.clone())?;
+        let redis = Redis::new(&config.redis)?;
+        let idempotency = Idempotency::new(db.clone());
+        let reader = Arc::new(Reader::new(db.clone(), &config.cache));
+        let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
+        let (wake, latencies) = (Wake::default(), Latencies::default());
+        let config = Arc::new(config);
+        Ok(Self { config, clock, keys, ticket_keys, db, redis, idempotency, reader, filter, wake, latencies })
     }
-    Ok((webhooks, mails))
-}
 
-fn accounts_of(config: &Config, clock: &Clock, db: &Db, keys: &KeyRing, mails: &Mails) -> Accounts {
-    let (db, clock, letterbox) = (db.clone(), clock.clone(), Arc::new(Postbox(mails.clone())));
-    Accounts::new(accounts::Parts { db, clock, keys, letterbox, settings: &config.accounts })
-}
+    fn notices(&self) -> Result<(Webhooks, Mails), ConfigError> {
+        let config = &self.config;
+        let webhooks = Webhooks::new(self.db.clone(), &self.keys, Arc::new(OperatorLog), &config.notices);
+        let mails = Mails::new(self.db.clone(), &config.notices, &config.mail);
+        if config.accounts.require_verified && !mails.is_on() {
+            let reason = "needs mail.transport: nobody could verify their address".to_owned();
+            return Err(ConfigError::Rejected { name: "accounts.require_verified", reason });
+        }
+        Ok((webhooks, mails))
+    }
 
-fn attempts_of(
-    config: &Config,
-    db: &Db,
-    idempotency: &Idempotency,
-    wake: &Wake,
-    gateway: Option<Arc<dyn Gateway>>,
-    holds: HoldsByCard,
-) -> Attempts {
-    Attempts::new(attempts::Parts {
-        db: db.clone(),
-        idempotency: idempotency.clone(),
-        gateway,
-        payables: Payables::new(Arc::new(holds), Arc::new(ChargesByCard)),
-        wake: wake.clone(),
-        settings: config.attempts,
-    })
-}
+    fn accounts(&self, mails: &Mails) -> Accounts {
+        let (db, clock, letterbox) = (self.db.clone(), self.clock.clone(), Arc::new(Postbox(mails.clone())));
+        Accounts::new(accounts::Parts { db, clock, keys: &self.keys, letterbox, settings: &self.config.accounts })
+    }
 
-fn catalog_of(
-    config: &Config,
-    clock: &Clock,
-    db: &Db,
-    idempotency: &Idempotency,
-    reader: &Reader,
-    keys: &KeyRing,
-    seats: &Arc<Seats>,
-) -> Catalog {
-    let parts = catalog::Parts {
-        db: db.clone(),
-        clock: clock.clone(),
-        idempotency: idempotency.clone(),
-        settings: config.catalog.clone(),
-        cache: config.cache.clone(),
-        reader: reader.clone(),
-    };
-    let ports =
-        catalog::Ports { sale: Arc::new(NewSales::new(keys)), seats: Arc::new(NewSeats), availability: seats.clone() };
-    Catalog::new(parts, ports)
+    fn seats(&self) -> Seats {
+        let (reader, filter) = (self.reader.clone(), self.filter.clone());
+        Seats::new(self.db.clone(), self.clock.clone(), reader, filter, &self.config.booking)
+    }
+
+    fn catalog(&self, seats: &Arc<Seats>) -> Catalog {
+        let parts = catalog::Parts {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            idempotency: self.idempotency.clone(),
+            settings: self.config.catalog.clone(),
+            cache: self.config.cache.clone(),
+            reader: Reader::clone(&self.reader),
+        };
+        let sale = Arc::new(NewSales::new(&self.keys));
+        Catalog::new(parts, catalog::Ports { sale, seats: Arc::new(NewSeats), availability: seats.clone() })
+    }
+
+    fn queue(&self, seats: &Arc<Seats>) -> Queue {
+        Queue::new(queue::Parts {
+            db: self.db.clone(),
+            redis: self.redis.clone(),
+            clock: self.clock.clone(),
+            keys: self.keys.clone(),
+            catalog: self.reader.clone(),
+            supply: Arc::new(SupplyOfSeats(seats.clone())),
+            latencies: self.latencies.clone(),
+            wake: self.wake.clone(),
+            settings: self.config.queue.clone(),
+        })
+    }
+
+    fn holds(&self, seats: &Arc<Seats>) -> Holds {
+        Holds::new(holds::Parts {
+            db: self.db.clone(),
+            clock: self.clock.clone(),
+            idempotency: self.idempotency.clone(),
+            catalog: self.reader.clone(),
+            passes: Passes::new(&self.keys),
+            latencies: self.latencies.clone(),
+            filter: self.filter.clone(),
+            seats: seats.clone(),
+            settings: self.config.booking.clone(),
+        })
+    }
+
+    fn attempts(&self, gateway: Option<Arc<dyn Gateway>>) -> Attempts {
+        let holds = HoldsByCard::new(self.reader.clone(), self.filter.clone(), self.ticket_keys.clone());
+        Attempts::new(attempts::Parts {
+            db: self.db.clone(),
+            idempotency: self.idempotency.clone(),
+            gateway,
+            payables: Payables::new(Arc::new(holds), Arc::new(ChargesByCard)),
+            wake: self.wake.clone(),
+            settings: self.config.attempts,
+        })
+    }
+
+    fn checkout(&self, attempts: &Attempts) -> Checkout {
+        let parts = reservations::Parts {
+            db: self.db.clone(),
+            idempotency: self.idempotency.clone(),
+            catalog: self.reader.clone(),
+            filter: self.filter.clone(),
+            keys: self.ticket_keys.clone(),
+            latencies: self.latencies.clone(),
+            wake: self.wake.clone(),
+            attempts: attempts.clone(),
+        };
+        Checkout::new(parts, &self.config.booking)
+    }
 }
 
 /// Tells the line how many seats are left.

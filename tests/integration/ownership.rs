@@ -178,7 +178,7 @@ fn with_body<'a>(site: &Site, operation: &Operation, call: Call<'a>) -> Call<'a>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_gets_what_the_table_says() {
-    let (site, expired) = site_with_expired_session().await;
+    let (site, expired) = Box::pin(site_with_expired_session()).await;
     let tokens = Tokens::new(&site, expired).await;
     let found = operations(&site.api).await;
     let (described, rows): (BTreeSet<String>, BTreeSet<String>) =

@@ -310,12 +310,12 @@ async fn unanswered(instead: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_whose_commit_was_not_answered_are_found() {
-    unanswered("COMMIT").await;
+    Box::pin(unanswered("COMMIT")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn payments_whose_commit_never_arrived_are_made_again() {
-    unanswered("ROLLBACK").await;
+    Box::pin(unanswered("ROLLBACK")).await;
 }
 
 /// Ends the hold soon, by the database's own clock: no transaction that is running sees another one move.

@@ -5,7 +5,7 @@ use anyhow::{Context as _, ensure};
 use frontrow::accounts::UserId;
 use frontrow::booking::holds::HoldId;
 use frontrow::booking::reservations::ReservationId;
-use frontrow::booking::reservations::domain::ticket_code;
+use frontrow::booking::reservations::domain::ticket_serial;
 use frontrow::catalog::{ConcertId, PerformanceId};
 use frontrow::payments::PaymentId;
 use frontrow::platform::clock::Timestamp;
@@ -131,7 +131,7 @@ async fn write(
     insert.execute(&mut **tx).await?;
     let (mut insert, mut sold) = (sqlx::query(INSERT_SEATS), Vec::new());
     for seat in [first, second] {
-        let code = ticket_code();
+        let code = ticket_serial();
         insert = insert.bind(id).bind(seat.seat_no).bind(hold.performance_id).bind(&seat.label).bind(&seat.grade);
         insert = insert.bind(seat.price).bind(code.clone());
         sold.push(json!({"id": seat.label, "grade": seat.grade, "price": seat.price, "ticket_code": code}));

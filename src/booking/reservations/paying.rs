@@ -1,26 +1,28 @@
 //! The transaction that pays holds with points: for all the payments that wait for it together, each with a verdict of its own.
 //!
 //! Locks are taken in the order of everybody: holds, passes, balances, seats, each by their keys; what is new is inserted last.
-//! Nothing ties payments together but their buyer, so they share a transaction whatever they are for. One buyer's payments are
-//! always in the same lane, so two transactions of one instance never wait for each other.
+//! Payments share a transaction whatever they are for. One buyer's are always in the same lane, so two transactions of one
+//! instance never wait for each other.
 //!
 //! It takes three trips to the server: what is known by hold, what is known by buyer, and all that is written. Whatever may
-//! refuse a payment is looked at before. A hold that ends after that, while a lock is waited
-//! for, fails the whole transaction; run alone, its payment is told so.
+//! refuse a payment is looked at before that. A hold that ends while a lock is waited for fails the whole transaction; run
+//! alone, its payment is told so.
+
+mod paid;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::{BoxFuture, join_all};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::paid::Paid;
 use super::checkout::CONFIRMED;
-use super::domain::{ConcertName, PaymentView, Reservation, ReservationId, ReservationStatus, SoldSeat};
+use super::domain::ReservationId;
 use super::store::paying::{self, NewReservation};
 use crate::accounts::UserId;
 use crate::booking::holds::domain::{HOLD_EXPIRED, HOLD_PAID};
-use crate::booking::holds::store::{HoldRow, OwnedHoldRow};
+use crate::booking::holds::store::OwnedHoldRow;
 use crate::booking::holds::{self, HeldSeat, HoldId, HoldStatus};
 use crate::booking::seats::filter::{Change, Hall};
 use crate::booking::seats::store::Sale;
@@ -28,13 +30,12 @@ use crate::booking::seats::{self, Filter};
 use crate::booking::tickets::TicketKeys;
 use crate::catalog::domain::Concert;
 use crate::catalog::{ConcertId, Reader};
-use crate::payments::{self, Method, PaymentId, PaymentStatus, Settled, Subject};
+use crate::payments::{self, PaymentId, Subject};
 use crate::platform::combiner::{Answers, Work};
 use crate::platform::db::{self, Conn, Outcomes, Script, Turn};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, CREATED};
 use crate::platform::idempotency::{self, Before, Begun};
-use crate::platform::money::CURRENCY;
 use crate::platform::outbox::{self, Wake};
 use crate::points;
 use crate::points::domain::{Due, Movement, Purses};
@@ -306,7 +307,6 @@ impl Round<'_> {
         Ok((purses, movements))
     }
 
-    /// What the payments that are left become.
     fn paid(&mut self) -> Result<Vec<Paid>, Problem> {
         let mut paid = Vec::with_capacity(self.open.len());
         for at in std::mem::take(&mut self.open) {
@@ -398,70 +398,4 @@ async fn unsold(conn: &mut Conn, paid: &[Paid], sold: u64) -> Result<Problem, Pr
         return Ok(Problem::new(&HOLD_EXPIRED));
     }
     Ok(Problem::internal(anyhow::anyhow!("only {sold} held seats of {} payments could be sold", paid.len())))
-}
-
-/// A payment whose points are taken.
-struct Paid {
-    /// Its place in the batch.
-    at: usize,
-    one: Arc<Wanted>,
-    id: ReservationId,
-    /// Whether an earlier payment, which came to nothing, left a reservation.
-    is_known: bool,
-    hold: HoldRow,
-    concert: Arc<Concert>,
-    seats: Vec<HeldSeat>,
-    tickets: Vec<SoldSeat>,
-}
-
-impl Paid {
-    fn sales(&self) -> impl Iterator<Item = Sale> {
-        let (performance, hold, reservation) = (self.hold.performance_id, self.hold.id, self.id);
-        self.seats.iter().map(move |seat| Sale { performance, seat: seat.number, hold, reservation })
-    }
-
-    fn settled(&self) -> Settled {
-        let subject = Subject::Hold(self.hold.id.0);
-        let (id, user) = (self.one.payment, self.one.user);
-        Settled { id, user, method: Method::Points, subject, amount: self.hold.amount }
-    }
-
-    fn row(&self) -> NewReservation<'_> {
-        NewReservation {
-            id: self.id,
-            is_known: self.is_known,
-            hold: self.hold.id,
-            user: self.one.user,
-            concert: self.hold.concert_id,
-            performance: self.hold.performance_id,
-            payment: self.one.payment,
-            seats: &self.seats,
-            tickets: &self.tickets,
-            amount: self.hold.amount,
-            now: self.hold.now_at,
-        }
-    }
-
-    fn event(&self) -> (Uuid, Value) {
-        let labels: Vec<&str> = self.seats.iter().map(|seat| seat.id.as_str()).collect();
-        let facts = json!({"reservation_id": self.id, "user_id": self.one.user, "concert_id": self.hold.concert_id,
-            "performance_id": self.hold.performance_id, "seat_ids": labels, "amount": self.hold.amount, "currency": CURRENCY});
-        (self.id.0, facts)
-    }
-
-    fn reservation(&self) -> Reservation {
-        Reservation {
-            id: self.id,
-            status: ReservationStatus::Confirmed,
-            hold_id: self.hold.id,
-            performance_id: self.hold.performance_id,
-            concert: ConcertName { id: self.hold.concert_id, title: self.concert.title.clone() },
-            seats: self.one.keys.show(self.hold.performance_id, self.tickets.clone()),
-            amount: self.hold.amount,
-            currency: CURRENCY,
-            payment: PaymentView { id: self.one.payment, method: Method::Points, status: PaymentStatus::Succeeded },
-            created_at: self.hold.now_at,
-            paid_at: Some(self.hold.now_at),
-        }
-    }
 }
