@@ -60,6 +60,10 @@ for role in "${roles[@]}"; do
     --request-timeout 20 --report-junit-path "$work/$role.xml" --report junit >"$work/$role.log" 2>&1 || failed+=("$role")
   tail -n 12 "$work/$role.log" >&2
 done
+# What failed comes last, where it is read.
+for role in "${failed[@]}"; do
+  sed -n '/^=* FAILURES =*$/,/^=* SUMMARY =*$/p' "$work/$role.log" | head -n 80 >&2
+done
 # Not a check, since it depends on the machine's speed: how deep the runs went.
 reached=$(cat "$work"/*-answers.txt | awk '$4 ~ /^2/ { print $2, $3 }' | sort -u | wc -l)
 echo "contract.sh: $reached operations succeeded at least once; what each answered is in .frontrow/contract/*-answers.txt" >&2

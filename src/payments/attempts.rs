@@ -262,8 +262,19 @@ impl Attempts {
 
     /// Commits what the provider said of an attempt; where that is decided already, tells what was decided.
     pub(super) async fn settle(&self, id: PaymentId, verdict: Verdict) -> Result<Settled, Problem> {
-        let settling = Arc::new(Settling { id, verdict, payables: self.parts.payables.clone() });
-        let mut tries = 0;
+        let payables = self.parts.payables.clone();
+        self.run_settling(Settling { id, verdict, only_unnamed: false, payables }).await
+    }
+
+    /// Closes an attempt that nobody will confirm, unless the provider's name for it has been written down meanwhile: then it
+    /// stays undecided, as its request may be confirming it at this moment.
+    pub(super) async fn close_unnamed(&self, id: PaymentId) -> Result<Settled, Problem> {
+        let (verdict, payables) = (Verdict::NotCharged(Reason::Abandoned), self.parts.payables.clone());
+        self.run_settling(Settling { id, verdict, only_unnamed: true, payables }).await
+    }
+
+    async fn run_settling(&self, settling: Settling) -> Result<Settled, Problem> {
+        let (settling, mut tries) = (Arc::new(settling), 0);
         let (settled, after) = loop {
             let settle = self.parts.db.in_tx("payments.settle", settling.clone(), |conn, settling| settling.run(conn));
             tries += 1;
@@ -340,6 +351,8 @@ pub fn in_progress() -> Problem {
 struct Settling {
     id: PaymentId,
     verdict: Verdict,
+    /// Whether it holds only of an attempt for which the provider has no name.
+    only_unnamed: bool,
     payables: Payables,
 }
 
@@ -347,7 +360,8 @@ impl Settling {
     fn run<'c>(&'c self, conn: &'c mut Conn) -> BoxFuture<'c, Result<(Settled, Option<After>), Problem>> {
         Box::pin(async move {
             let mut attempt = lock(conn, &self.payables, self.id).await?;
-            if attempt.status != PaymentStatus::Pending {
+            let is_named = self.only_unnamed && attempt.intent.is_some();
+            if attempt.status != PaymentStatus::Pending || is_named {
                 return Ok((Settled { attempt, answer: None, is_first: false }, None));
             }
             let payable = self.payables.of(attempt.subject)?;

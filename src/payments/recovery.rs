@@ -4,8 +4,8 @@
 //! SKIP LOCKED for the time of a lease, and what is heard is settled by the one function that changes undecided attempts
 //! only. Whoever dies leaves a lease that lapses.
 //!
-//! - Nothing is guessed. The provider says where an attempt is; one that the provider has no name for was never confirmed,
-//!   and will not be: whoever began it writes the name down first, and finds it closed.
+//! - Nothing is guessed. The provider says where an attempt is; one that the provider has no name for was never confirmed.
+//!   It is closed while it still has none, under its lock: whoever began it writes the name down first, and finds it closed.
 //! - Recovery never confirms. What nobody has confirmed within the grace is cancelled first, and only then closed: an
 //!   intent that is cancelled cannot be charged any more, however late a confirmation arrives.
 //! - What cannot be learnt now is asked about later, each time later still, but for ever.
@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{StreamExt as _, stream};
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Settled};
 use super::domain::{PaymentId, PaymentStatus, Reason, Verdict};
 use super::gateway::{Gateway, GatewayError, IntentId, RefundStanding, Standing};
 use super::metrics;
@@ -115,7 +115,7 @@ impl Attempts {
             if !is_abandoned {
                 return Ok(Asked::Later);
             }
-            return self.close(attempt.id, Verdict::NotCharged(Reason::Abandoned)).await;
+            return Ok(closed(attempt.id, &self.close_unnamed(attempt.id).await?));
         };
         let standing = match gateway.find(&intent).await {
             Ok(Standing::Unconfirmed) if is_abandoned => gateway.cancel(attempt.id, &intent).await,
@@ -131,17 +131,7 @@ impl Attempts {
             }
             Err(error) => return Ok(silent(attempt, &error)),
         };
-        self.close(attempt.id, verdict).await
-    }
-
-    async fn close(&self, id: PaymentId, verdict: Verdict) -> Result<Asked, Problem> {
-        let settled = self.settle(id, verdict).await?;
-        if settled.is_first {
-            metrics::check("settled");
-            let outcome = metrics::outcome_of(&settled.attempt);
-            tracing::info!(payment = %id, outcome, "an undecided payment was settled");
-        }
-        Ok(Asked::Done)
+        Ok(closed(attempt.id, &self.settle(attempt.id, verdict).await?))
     }
 
     /// Whether nobody is confirming it any more: its request was answered, or has had all the time there is.
@@ -173,6 +163,15 @@ impl Attempts {
             Err(error) => Ok(silent(attempt, &error)),
         }
     }
+}
+
+fn closed(id: PaymentId, settled: &Settled) -> Asked {
+    if settled.is_first {
+        metrics::check("settled");
+        let outcome = metrics::outcome_of(&settled.attempt);
+        tracing::info!(payment = %id, outcome, "an undecided payment was settled");
+    }
+    if settled.attempt.status == PaymentStatus::Pending { Asked::Later } else { Asked::Done }
 }
 
 fn silent(attempt: &Attempt, error: &GatewayError) -> Asked {

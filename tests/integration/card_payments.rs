@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use frontrow::payments::gateway::Standing;
 use serde_json::{Value, json};
+use sqlx::Executor as _;
+use uuid::Uuid;
 
 use crate::support::arena::{Plan, text};
 use crate::support::till::{Question, Trouble};
@@ -248,6 +250,43 @@ async fn a_lost_answer_is_recovered_and_meanwhile_nothing_else_can_be_done_with_
     let repeat = shop.pay(&hold, VISA, "pay").await;
     assert_eq!((repeat.status, &repeat.bytes), (202, &bytes), "a repeat gets what was said, byte for byte");
     assert_eq!((shop.recover().await, shop.till.only().1.charges), (0, 1));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_that_wakes_up_while_recovery_closes_it_is_not_lost() {
+    let shop = Shop::patient().await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Create], Trouble::Hold);
+    let waiting = async |count: usize, what: &str| {
+        eventually(what, || async {
+            let waiting =
+                shop.world.running().await.iter().filter(|statement| statement.contains("FOR UPDATE")).count();
+            (waiting >= count).then_some(())
+        })
+        .await;
+    };
+    let paying = shop.pay(&hold, VISA, "pay");
+    let meddling = async {
+        shop.till.wait_for_held().await;
+        // To recovery it looks like a request that died before it had the provider's name; what it pays for is locked.
+        shop.world.advance(PAST_HOLD);
+        let mut sql = shop.world.sql().await;
+        sql.execute("START TRANSACTION").await.expect("a transaction");
+        let lock = sqlx::query("SELECT id FROM holds WHERE id = ? FOR UPDATE");
+        lock.bind(hold.parse::<Uuid>().expect("an id")).fetch_one(&mut sql).await.expect("the hold");
+        let attempts = shop.one.state.attempts.clone();
+        let recovering = tokio::spawn(async move { attempts.recover().await });
+        waiting(1, "recovery to wait for the hold").await;
+        shop.till.let_go();
+        eventually("the charge", || async { (shop.till.asked(Question::Confirm) > 0).then_some(()) }).await;
+        sql.execute("ROLLBACK").await.expect("the hold is free");
+        recovering.await.expect("no panic").expect("recovery");
+    };
+    let (paid, ()) = tokio::join!(paying, meddling);
+    let paid = paid.expect(201);
+    assert_eq!(said(&paid), ("confirmed", "card", "succeeded"));
+    assert_eq!(shop.till.only().1.charges, 1);
     shop.end().await;
 }
 

@@ -248,7 +248,7 @@ async fn points(api: &Api, buyer: &Buyer) {
     assert_eq!(repeat.header("idempotency-replayed"), Some("true"));
     assert_eq!(repeat.bytes, done.bytes);
     let done = done.expect(201);
-    assert_members(&done, &["id", "amount", "balance", "currency"]);
+    assert_members(&done, &["id", "status", "amount", "balance", "currency"]);
     assert_eq!(done["balance"], 15_000);
     charge(15_001).key("c1").send().await.expect_problem(422, "idempotency_key_reused");
 }

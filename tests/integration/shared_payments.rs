@@ -261,8 +261,9 @@ async fn payments_that_wait_together_share_a_transaction_and_each_has_its_own_ou
 /// A card payment of the hold, in this state.
 fn attempt(payer: &Payer, state: &str, open: &str) -> String {
     format!(
-        "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at, open_subject) \
-         VALUES ({}, {}, 1, {state}, 0, {}, {PRICE}, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), {open})",
+        "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at, open_subject, due_at) \
+         VALUES ({}, {}, 1, {state}, 0, {}, {PRICE}, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), {open}, \
+         IF({open} IS NULL, NULL, UTC_TIMESTAMP(6) + INTERVAL 1 DAY))",
         hex(&Uuid::now_v7().to_string()),
         hex(&payer.buyer.id),
         hex(&payer.hold)

@@ -81,9 +81,11 @@ impl Sender {
     fn message(&self, id: MailId, letter: Letter) -> Result<Message, Refusal> {
         let address: Address = letter.to.email.parse().map_err(|_| Refusal::permanent("bad_address"))?;
         let domain = self.mailbox.email.domain();
+        // Line breaks in a name cannot be written at all.
+        let name = letter.to.name.replace(char::is_control, " ");
         let message = Message::builder()
             .from(self.mailbox.clone())
-            .to(Mailbox::new(Some(letter.to.name), address))
+            .to(Mailbox::new(Some(name), address))
             .subject(letter.subject)
             .message_id(Some(format!("<{id}@{domain}>")))
             .multipart(MultiPart::alternative_plain_html(letter.text, letter.html));
