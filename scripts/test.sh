@@ -5,7 +5,8 @@
 #
 # Without --engine the server is MySQL where there is one, else MariaDB. With --engine mariadb only
 # the integration tests run unless --test names others, since the others do not touch SQL. Where FRONTROW__DATABASE__URL and
-# FRONTROW__REDIS__URL are both set, those servers are used and nothing is started.
+# FRONTROW__REDIS__URL are both set, those servers are used and nothing is started: the first names an account that may make databases and
+# give rights, FRONTROW_SERVER_URL another one, without any.
 set -euo pipefail
 cd "${BASH_SOURCE[0]%/*}/.."
 
@@ -87,6 +88,9 @@ done
 while IFS= read -r line; do
   case $line in FRONTROW__*=*) export "${line?}" ;; esac
 done <"$dir/settings"
+# Tests make databases of their own, so they are the owner; one tries the server's account.
+export FRONTROW_SERVER_URL=$FRONTROW__DATABASE__URL FRONTROW__DATABASE__URL=$FRONTROW__DATABASE__MIGRATION_URL
+unset FRONTROW__DATABASE__MIGRATION_URL
 
 status=0
 cargo test --locked "${suite[@]}" "$@" || status=$?

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::config::Config;
 use super::state::State;
-use super::{audit, dev, draw, psp, seed, serve, webhooks};
+use super::{audit, dev, draw, psp, schema, seed, serve, webhooks};
 use crate::platform::clock::Clock;
 use crate::platform::db;
 use crate::platform::embedded::Engine;
@@ -142,7 +142,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Migrate => {
             let config = Config::load(file, &[])?;
             telemetry::init_logs(&config.log)?;
-            let count = db::migrate(&config.database).await?;
+            let count = schema::prepare(&config.database).await?;
             println!("{count} migrations are applied");
         }
         Command::Audit => return audit(file).await,

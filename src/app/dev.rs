@@ -13,15 +13,15 @@ use tokio::net::TcpListener;
 use super::config::Config;
 use super::demonstration::{self, OPERATOR, PASSWORD};
 use super::psp::{self, Beside};
-use super::serve;
+use super::{schema, serve};
 use super::state::State;
 use crate::platform::clock::Clock;
-use crate::platform::db;
 use crate::platform::embedded::{Engine, Options, Services, Sibling};
 use crate::platform::shutdown::Shutdown;
 use crate::platform::telemetry;
 
 const DATABASE: &str = "FRONTROW__DATABASE__URL";
+const OWNER: &str = "FRONTROW__DATABASE__MIGRATION_URL";
 const REDIS: &str = "FRONTROW__REDIS__URL";
 const TOKEN_KEYS: &str = "FRONTROW__SECRETS__TOKEN_KEYS";
 
@@ -29,7 +29,8 @@ const TOKEN_KEYS: &str = "FRONTROW__SECRETS__TOKEN_KEYS";
 async fn start(dir: &Path, engine: Option<Engine>) -> anyhow::Result<(Vec<(&'static str, String)>, Services)> {
     let services = Services::start(&Options { dir: dir.to_owned(), engine }).await?;
     let settings = vec![
-        (DATABASE, services.database_url.clone()),
+        (DATABASE, services.server_url.clone()),
+        (OWNER, services.database_url.clone()),
         (REDIS, services.redis_url.clone()),
         (TOKEN_KEYS, token_keys(dir)?),
     ];
@@ -161,7 +162,7 @@ async fn serve_demonstration(
 ) -> anyhow::Result<()> {
     let config = Config::load(file, settings)?;
     telemetry::init_logs(&config.log)?;
-    db::migrate(&config.database).await?;
+    schema::prepare(&config.database).await?;
     let state = State::new(config, Clock::default())?;
     state.db.align_clock().await?;
     let base = format!("http://{}", listener.local_addr()?);

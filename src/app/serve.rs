@@ -9,8 +9,7 @@ use axum::Router;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
 use super::state::State;
-use super::{router, schedule};
-use crate::platform::db;
+use super::{router, schedule, schema};
 use crate::platform::http::{files, server};
 use crate::platform::shutdown::Shutdown;
 
@@ -38,9 +37,10 @@ pub async fn run_with(state: State, listener: TcpListener, shutdown: Shutdown, o
     let pools = state.config.redis.pool_size.saturating_add(state.config.database.pool_size as usize);
     http.connections_max = files::allow(http.connections_max, pools)?;
     if state.config.database.migrate_on_start {
-        db::migrate(&state.config.database).await?;
+        schema::prepare(&state.config.database).await?;
     }
     state.db.align_clock().await.map_err(anyhow::Error::from).context("the database does not answer")?;
+    schema::check_rights(&state.db).await?;
     if !state.redis.wait_for_connect(REDIS_WAIT).await {
         tracing::warn!("Redis does not answer; going on without it");
     }

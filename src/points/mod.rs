@@ -24,3 +24,6 @@ pub use domain::{CODES, Kind};
 pub use http::router;
 pub use service::{Points, Settings};
 pub use store::INVARIANTS;
+
+/// The tables that only grow: what was booked stays.
+pub const APPEND_ONLY: &[&str] = &["ledger_transactions", "ledger_entries"];

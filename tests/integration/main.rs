@@ -28,6 +28,7 @@ mod edge;
 mod events;
 mod exhaustion;
 mod faults;
+mod grants;
 mod headers;
 mod hold_model;
 mod hostile;

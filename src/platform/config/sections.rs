@@ -27,6 +27,7 @@ pub struct HttpSettings {
 #[expect(missing_docs, reason = "each field is documented in config/default.toml")]
 pub struct DatabaseSettings {
     pub url: Secret,
+    pub migration_url: Secret,
     pub pool_size: u32,
     pub waiting_max: usize,
     pub waiting_per_buyer_max: usize,
@@ -35,6 +36,14 @@ pub struct DatabaseSettings {
     pub lock_wait_secs: u32,
     pub retries_max: u32,
     pub migrate_on_start: bool,
+}
+
+impl DatabaseSettings {
+    /// The account that migrates.
+    #[must_use]
+    pub fn owner_url(&self) -> &Secret {
+        if self.migration_url.is_empty() { &self.url } else { &self.migration_url }
+    }
 }
 
 /// `[redis]`: the clients and their limits.

@@ -33,7 +33,7 @@ async fn apply(settings: &DatabaseSettings) -> anyhow::Result<usize> {
     // While a newer version is rolled out, or taken back, instances of this one start over its schema: released migrations
     // only add, so this one's statements go on working.
     migrator.set_ignore_missing(true);
-    let options = MySqlConnectOptions::from_str(settings.url.expose()).context("database.url")?;
+    let options = MySqlConnectOptions::from_str(settings.owner_url().expose()).context("database.migration_url")?;
     let mut conn = MySqlConnection::connect_with(&options).await.context("cannot connect to the database")?;
     let taken: Option<i64> = sqlx::query_scalar(TAKE_LOCK).fetch_one(&mut conn).await?;
     if taken != Some(1) {

@@ -32,6 +32,7 @@ use super::config::{ConfigError, DatabaseSettings};
 use super::error::{Fault, Problem, codes};
 use super::telemetry::metrics;
 
+mod grants;
 mod lanes;
 mod migrate;
 mod pool;
@@ -39,6 +40,7 @@ mod probe;
 mod script;
 mod sql;
 mod text;
+pub use grants::grant;
 use lanes::Lanes;
 pub use lanes::Turn;
 pub use migrate::migrate;

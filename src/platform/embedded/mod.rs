@@ -94,6 +94,8 @@ pub struct Services {
     /// URL of the account `frontrow` and its database `frontrow`. The account may create and drop any
     /// database whose name begins with `frontrow`, and read the server's statistics.
     pub database_url: String,
+    /// URL of the account `frontrow_server` and the same database. What it may do there is what the first account grants it.
+    pub server_url: String,
     /// URL of Redis, password included.
     pub redis_url: String,
     /// The engine behind `database_url`.
@@ -119,7 +121,15 @@ struct Home {
 
 impl Home {
     fn database_url(&self, port: u16) -> String {
-        format!("mysql://frontrow:{}@127.0.0.1:{port}/frontrow?ssl-mode=disabled", self.password)
+        self.url_of("frontrow", port)
+    }
+
+    fn server_url(&self, port: u16) -> String {
+        self.url_of("frontrow_server", port)
+    }
+
+    fn url_of(&self, account: &str, port: u16) -> String {
+        format!("mysql://{account}:{}@127.0.0.1:{port}/frontrow?ssl-mode=disabled", self.password)
     }
 
     fn redis_url(&self, port: u16) -> String {
@@ -149,6 +159,7 @@ impl Services {
         match (database, redis) {
             (Ok((database_port, database)), Ok((redis_port, redis))) => Ok(Self {
                 database_url: home.database_url(database_port),
+                server_url: home.server_url(database_port),
                 redis_url: home.redis_url(redis_port),
                 engine: home.install.engine,
                 database_pid: database.pid(),
@@ -174,6 +185,7 @@ impl Services {
     pub async fn restart_database(&mut self) -> Result<()> {
         let (port, process) = mysql::start(&self.home.install, &self.home.dir, &self.home.password).await?;
         self.database_url = self.home.database_url(port);
+        self.server_url = self.home.server_url(port);
         self.database_pid = process.pid();
         self.database = process;
         Ok(())

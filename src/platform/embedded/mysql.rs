@@ -4,8 +4,8 @@
 //! - A folder named `data` is complete: it is initialised under another name and renamed at the end.
 //! - Commits are durable (redo log and binary log are flushed at each commit), as in production: tests
 //!   and load figures mean what they say.
-//! - Nothing but 127.0.0.1 and the server's own socket can connect, and over TCP only the account
-//!   `frontrow`. Administrators use the socket `data/mysqld.sock`, where `root` has the folder's
+//! - Nothing but 127.0.0.1 and the server's own socket can connect, and over TCP only the accounts
+//!   `frontrow`, which owns the schema, and `frontrow_server`, which has the rights that the first one gives it. Administrators use the socket `data/mysqld.sock`, where `root` has the folder's
 //!   password (MySQL) or is the operating system's `root` (MariaDB).
 
 use std::env;
@@ -296,9 +296,11 @@ fn accounts(engine: Engine, password: &str) -> String {
          CREATE DATABASE IF NOT EXISTS frontrow;\n\
          CREATE USER IF NOT EXISTS 'frontrow'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
          ALTER USER 'frontrow'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
-         GRANT ALL PRIVILEGES ON `frontrow%`.* TO 'frontrow'@'127.0.0.1';\n\
-         GRANT PROCESS ON *.* TO 'frontrow'@'127.0.0.1';\n\
-         GRANT SELECT ON performance_schema.* TO 'frontrow'@'127.0.0.1';\n"
+         GRANT ALL PRIVILEGES ON `frontrow%`.* TO 'frontrow'@'127.0.0.1' WITH GRANT OPTION;\n\
+         CREATE USER IF NOT EXISTS 'frontrow_server'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
+         ALTER USER 'frontrow_server'@'127.0.0.1' IDENTIFIED BY '{password}';\n\
+         GRANT PROCESS ON *.* TO 'frontrow'@'127.0.0.1', 'frontrow_server'@'127.0.0.1';\n\
+         GRANT SELECT ON performance_schema.* TO 'frontrow'@'127.0.0.1', 'frontrow_server'@'127.0.0.1';\n"
     )
 }
 
