@@ -23,7 +23,7 @@ pub async fn run() -> anyhow::Result<()> {
     println!("{}", listener.local_addr()?);
     let others = bare::router(&state).merge(prepare::router(&state)).merge(rush::server::router(&state)?);
     tokio::spawn(end_with_input(shutdown.clone()));
-    serve::run_with(state, listener, shutdown, others).await
+    Box::pin(serve::run_with(state, listener, shutdown, others)).await
 }
 
 async fn end_with_input(shutdown: Shutdown) {

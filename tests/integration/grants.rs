@@ -44,7 +44,8 @@ async fn who_sells_tickets_cannot_change_what_was_booked() {
     cancel.bearer(&buyer.token).send().await.expect(200);
 
     let mut sql = MySqlConnection::connect(&settings[0].1).await.expect("the server's account");
-    let booked: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM ledger_entries").fetch_one(&mut sql).await.expect("rows");
+    let booked: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM ledger_entries").fetch_one(&mut sql).await.expect("rows");
     assert_eq!(booked, 6, "a charge, a payment and a refund");
     for table in points::APPEND_ONLY {
         let key = if *table == "ledger_entries" { "transaction_id" } else { "id" };
@@ -88,7 +89,10 @@ async fn rights_follow_the_schema() {
     assert!(owner.db.may_change("ledger_entries").await.expect("an answer"), "the owner may");
 
     // What the next version brings, and what somebody gave by mistake.
-    let (mut sql, database) = (world.sql().await, world.mysql_url().rsplit_once('/').expect("a database").1.split('?').next().expect("a name").to_owned());
+    let (mut sql, database) = (
+        world.sql().await,
+        world.mysql_url().rsplit_once('/').expect("a database").1.split('?').next().expect("a name").to_owned(),
+    );
     for statement in [
         "CREATE TABLE next_version (id INT PRIMARY KEY)".to_owned(),
         format!("GRANT UPDATE, DELETE ON `{database}`.ledger_entries TO 'frontrow_server'@'127.0.0.1'"),
