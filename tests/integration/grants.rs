@@ -56,7 +56,6 @@ async fn who_sells_tickets_cannot_change_what_was_booked() {
             format!("TRUNCATE TABLE {table}"),
             format!("DROP TABLE {table}"),
             format!("ALTER TABLE {table} ADD COLUMN more INT"),
-            format!("CREATE TRIGGER more BEFORE INSERT ON {table} FOR EACH ROW SET NEW.{key} = NEW.{key}"),
         ] {
             assert_eq!(refusal(&mut sql, &statement).await, Some(1142), "{statement}");
         }

@@ -21,8 +21,8 @@ const CURRENT_DATABASE: &str = "SELECT DATABASE()";
 const TABLES: &str = "SELECT CAST(table_name AS CHAR) FROM information_schema.tables WHERE table_schema = DATABASE() \
      AND table_type = 'BASE TABLE' AND table_name <> '_sqlx_migrations'";
 /// Whoever asks sees their own rights only.
-const RIGHTS: &str = "SELECT CAST(table_name AS CHAR), CAST(privilege_type AS CHAR) \
-     FROM information_schema.table_privileges WHERE table_schema = ?";
+const RIGHTS: &str = "SELECT CAST(table_schema AS CHAR), CAST(table_name AS CHAR), CAST(privilege_type AS CHAR) \
+     FROM information_schema.table_privileges";
 
 /// The server's rights to a table.
 const ALL: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
@@ -51,9 +51,9 @@ pub async fn grant(settings: &DatabaseSettings, append_only: &[&str]) -> anyhow:
     let account: String = sqlx::query_scalar(CURRENT_USER).fetch_one(&mut server).await?;
     let itself: String = sqlx::query_scalar(CURRENT_USER).fetch_one(&mut owner).await?;
     ensure!(account != itself, "database.url and database.migration_url are the same account: leave the latter empty");
-    let rights: Vec<(String, String)> = sqlx::query_as(RIGHTS).bind(&database).fetch_all(&mut server).await?;
+    let rights: Vec<(String, String, String)> = sqlx::query_as(RIGHTS).fetch_all(&mut server).await?;
     let mut has: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (table, right) in rights {
+    for (_, table, right) in rights.into_iter().filter(|(schema, ..)| *schema == database) {
         has.entry(table).or_default().insert(right);
     }
     let tables: Vec<String> = sqlx::query_scalar(TABLES).fetch_all(&mut owner).await?;

@@ -26,7 +26,7 @@ use super::{Api, Buyer, Instance, Proxy, Sale, World, eventually};
 
 /// Clients of one crowd: `FRONTROW_CLIENTS`, or so many that a busy machine is done in good time.
 pub fn clients() -> u32 {
-    std::env::var("FRONTROW_CLIENTS").map_or(160, |text| text.parse().expect("a number of clients"))
+    std::env::var("FRONTROW_CLIENTS").map_or(100, |text| text.parse().expect("a number of clients"))
 }
 
 /// How many must have joined before the loss.
