@@ -93,7 +93,11 @@ mod tests {
         );
         let payments = &config.payments;
         assert!(payments.base_url.is_empty() && payments.connect_timeout_ms + payments.wait_ms < payments.timeout_ms);
-        assert!(payments.wait_ms + payments.timeout_ms < config.http.request_timeout_ms);
+        assert!(
+            payments.wait_ms + payments.timeout_ms < attempts.answer_ms,
+            "the breaker hears of a provider that hangs"
+        );
+        assert!(attempts.under_way_max * 2 <= config.http.requests_max, "who pays by card leaves room for the others");
         // What is under way to a webhook, or to a mail server, is not cut off by the end of the instance.
         let longest = config.notices.timeout_ms.max(config.mail.timeout_ms);
         assert!(longest < config.http.drain_timeout_secs * 1000);

@@ -25,12 +25,15 @@ const DELETES_MAX: u32 = 100;
 /// How many audits' time an instance shows what it found.
 const FINDINGS_KEPT: u32 = 3;
 
+/// What an instance does again and again.
+type Periodic = fn(State) -> BoxFuture<'static, Result<(), Problem>>;
+
 /// Starts what this instance repeats, and its share of the cluster's jobs.
 ///
 /// # Errors
 /// Where the jobs cannot be registered, or a setting makes no sense.
 pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let every = |pause, work: fn(State) -> BoxFuture<'static, Result<(), Problem>>, name: &'static str| {
+    let every = |pause, work: Periodic, name: &'static str| {
         let state = state.clone();
         shutdown.repeat(pause, move || {
             let work = work(state.clone());
@@ -62,13 +65,7 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
     // Once another instance runs the audit, what this one found is no news.
     let kept = FINDINGS_KEPT * Duration::from_secs(u64::from(state.config.jobs.audit_every_secs));
     shutdown.repeat(Duration::from_secs(5), move || async move { metrics::forget_invariants(kept) });
-    every(
-        Duration::from_millis(state.config.attempts.recovery_ms),
-        |state| Box::pin(async move { state.attempts.recover().await.map(drop) }),
-        "payments",
-    );
-    every(Duration::from_secs(5), |state| Box::pin(async move { state.attempts.measure().await }), "open payments");
-    drain_payments(state, shutdown);
+    look_after_payments(state, shutdown, &every);
     every(Duration::from_millis(500), |state| Box::pin(async move { state.queue.copy_places().await }), "places");
     every(
         Duration::from_secs(1),
@@ -112,8 +109,12 @@ fn tick_lines(state: &State, shutdown: &Shutdown) {
     });
 }
 
-/// Payments that are under way are waited for at the end.
-fn drain_payments(state: &State, shutdown: &Shutdown) {
+/// Undecided payments and refunds are asked about, and those that are under way are waited for at the end.
+fn look_after_payments(state: &State, shutdown: &Shutdown, every: &impl Fn(Duration, Periodic, &'static str)) {
+    let pause = Duration::from_millis(state.config.attempts.recovery_ms);
+    every(pause, |state| Box::pin(async move { state.attempts.find_out_due().await.map(drop) }), "payments");
+    every(pause, |state| Box::pin(async move { state.attempts.give_back_due().await.map(drop) }), "refunds");
+    every(Duration::from_secs(5), |state| Box::pin(async move { state.attempts.measure().await }), "open payments");
     let (attempts, draining) = (state.attempts.clone(), shutdown.clone());
     shutdown.spawn(async move {
         draining.requested().await;

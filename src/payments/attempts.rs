@@ -52,6 +52,7 @@ pub struct Settings {
     pub answer_ms: u64,
     pub tries_max: u32,
     pub retry_ms: u64,
+    pub under_way_max: usize,
     pub grace_secs: u64,
     pub recovery_ms: u64,
     pub recovery_batch_max: u32,
@@ -148,6 +149,10 @@ impl Attempts {
     pub async fn pay(&self, ask: Ask, key: RequestKey) -> Result<Answer, Problem> {
         let begun = self.parts.idempotency.start(ask.user.0, key.required()?)?;
         let begun = begun.ok_or_else(|| Problem::internal(anyhow::anyhow!("a required key is missing")))?;
+        // Nothing has begun, so nothing is left behind.
+        if self.tasks.len() >= self.parts.settings.under_way_max {
+            return Err(Problem::new(&PAYMENT_UNAVAILABLE).retry_after(UNAVAILABLE_RETRY_SECS));
+        }
         let attempts = self.clone();
         // In a task of its own: a client that goes away changes nothing.
         let paying = self.tasks.spawn(async move { attempts.run(ask, begun).await });

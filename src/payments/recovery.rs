@@ -37,15 +37,28 @@ enum Asked {
 }
 
 impl Attempts {
-    /// Asks about everything that is due, in batches. Returns how many were asked about.
+    /// Asks about every undecided attempt that is due, in batches. Returns how many were asked about.
     ///
     /// # Errors
     /// Where MySQL does not answer. What was claimed is due again once its lease has lapsed.
-    pub async fn recover(&self) -> Result<usize, Problem> {
+    pub async fn find_out_due(&self) -> Result<usize, Problem> {
+        self.look_after_all(PaymentStatus::Pending).await
+    }
+
+    /// Has every refund that is owed and due given by the provider, in batches. Returns how many it was asked for. Apart from
+    /// the undecided, since a cancelled concert owes thousands of refunds, and a buyer waits for the others.
+    ///
+    /// # Errors
+    /// As [`Attempts::find_out_due`].
+    pub async fn give_back_due(&self) -> Result<usize, Problem> {
+        self.look_after_all(PaymentStatus::Refunding).await
+    }
+
+    async fn look_after_all(&self, status: PaymentStatus) -> Result<usize, Problem> {
         let Some(gateway) = self.parts.gateway.clone() else { return Ok(0) };
         let mut asked = 0;
         loop {
-            let count = self.recover_batch(gateway.as_ref()).await?;
+            let count = self.look_after_batch(gateway.as_ref(), status).await?;
             asked += count;
             if count < self.parts.settings.recovery_batch_max as usize || self.is_draining() {
                 return Ok(asked);
@@ -64,9 +77,9 @@ impl Attempts {
         Ok(())
     }
 
-    async fn recover_batch(&self, gateway: &dyn Gateway) -> Result<usize, Problem> {
+    async fn look_after_batch(&self, gateway: &dyn Gateway, status: PaymentStatus) -> Result<usize, Problem> {
         let settings = &self.parts.settings;
-        let input = (settings.recovery_batch_max, Duration::from_secs(settings.lease_secs));
+        let input = (status, settings.recovery_batch_max, Duration::from_secs(settings.lease_secs));
         let (now, claimed) = self.parts.db.in_tx("payments.claim", input, |conn, input| claim(conn, *input)).await?;
         let count = claimed.len();
         let mut asking = stream::iter(claimed)
@@ -219,6 +232,9 @@ impl Refunded {
 
 type Claimed = (Timestamp, Vec<Attempt>);
 
-fn claim(conn: &mut Conn, (limit, lease): (u32, Duration)) -> BoxFuture<'_, Result<Claimed, Problem>> {
-    Box::pin(async move { Ok((db::now(conn).await?, store::claim(conn, limit, lease).await?)) })
+fn claim(
+    conn: &mut Conn,
+    (status, limit, lease): (PaymentStatus, u32, Duration),
+) -> BoxFuture<'_, Result<Claimed, Problem>> {
+    Box::pin(async move { Ok((db::now(conn).await?, store::claim(conn, status, limit, lease).await?)) })
 }

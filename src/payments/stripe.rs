@@ -79,7 +79,9 @@ impl Stripe {
             Said::Is(intent) => intent,
             Said::Declined(code) => return Err(GatewayError::Refused(code)),
             Said::Stands(_) => return Err(GatewayError::Refused("another intent is in the way".to_owned())),
-            Said::Refused(_, why) => return Err(why),
+            Said::Refused(refusal, why) if refusal.is_about_the_card() => return Err(why),
+            // An amount or an account that it does not take: nothing was made, and another card would not help.
+            Said::Refused(_, why) => return Err(GatewayError::NotSent(why.to_string())),
         };
         let id = made.id();
         check_name(&made.id).map_err(|_| GatewayError::Unknown("the intent has an odd name".to_owned()))?;

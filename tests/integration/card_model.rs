@@ -113,7 +113,7 @@ impl Cluster {
         let life = self.any(random).await;
         let attempts = life.state.attempts.clone();
         // It may die meanwhile, or meet a deadlock too often: others go on.
-        drop(life.run(async move { attempts.recover().await }).await);
+        drop(life.run(async move { tokio::join!(attempts.give_back_due(), attempts.find_out_due()) }).await);
     }
 
     async fn webhook(&self, random: &mut StdRng) {

@@ -15,6 +15,7 @@ mod cancellation;
 mod cancelled;
 mod card_crashes;
 mod card_fight;
+mod card_hang;
 mod card_model;
 mod card_payments;
 mod clocks;

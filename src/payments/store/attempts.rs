@@ -41,7 +41,7 @@ const MARK_GIVEN_BACK: &str = "UPDATE payments SET state = 3, due_at = NULL, \
 
 const LIST_DUE_FOR_UPDATE: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount, provider_id, result_id, reason, \
      open_key, fingerprint, created_at FROM payments \
-     WHERE due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
+     WHERE state = ? AND due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
 const LEASE: &str = "UPDATE payments SET checks = checks + 1, \
      due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL ? MICROSECOND WHERE id IN (?)";
 /// Twice as late each time, up to a longest pause, and spread, so that what failed together does not come back together. Who
@@ -53,10 +53,11 @@ const GIVE_BACK: &str = "UPDATE payments SET checks = checks - 1, due_at = UTC_T
      WHERE due_at IS NOT NULL AND checks > 0 AND id IN (?)";
 const HASTEN: &str =
     "UPDATE payments SET due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ? AND due_at IS NOT NULL";
-/// Of those due first, no more than may be counted at any time.
+/// No more of each than may be counted at any time.
 const MEASURE: &str = "SELECT CAST(COALESCE(SUM(state = 0), 0) AS SIGNED), CAST(COALESCE(SUM(state = 4), 0) AS SIGNED), \
      CAST(COALESCE(TIMESTAMPDIFF(SECOND, MIN(changed_at), UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND), 0) AS SIGNED) \
-     FROM (SELECT state, changed_at FROM payments WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 10000) AS undecided";
+     FROM ((SELECT state, changed_at FROM payments WHERE state = 0 AND due_at IS NOT NULL ORDER BY due_at LIMIT 10000) \
+     UNION ALL (SELECT state, changed_at FROM payments WHERE state = 4 AND due_at IS NOT NULL ORDER BY due_at LIMIT 10000)) AS open_payments";
 
 const INSERT_EVENT: &str =
     "INSERT INTO provider_events (id, received_at) VALUES (?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
@@ -232,16 +233,29 @@ pub(in crate::payments) async fn mark_given_back(conn: &mut Conn, id: PaymentId)
     Ok(done.rows_affected() == 1)
 }
 
-/// Claims what is due, for as long as the lease: nobody else claims it meanwhile.
-pub(in crate::payments) async fn claim(conn: &mut Conn, limit: u32, lease: Duration) -> Result<Vec<Attempt>, Problem> {
+/// Claims what is due in this state, for as long as the lease: nobody else claims it meanwhile. A row that makes no sense to
+/// this version is left to others, and does not keep the rest from being looked after.
+pub(in crate::payments) async fn claim(
+    conn: &mut Conn,
+    status: PaymentStatus,
+    limit: u32,
+    lease: Duration,
+) -> Result<Vec<Attempt>, Problem> {
     let offset = conn.offset_micros();
-    let rows: Vec<Row> = sqlx::query_as(LIST_DUE_FOR_UPDATE).bind(offset).bind(limit).fetch_all(conn.sql()).await?;
+    let due = sqlx::query_as(LIST_DUE_FOR_UPDATE).bind(status.number()).bind(offset).bind(limit);
+    let rows: Vec<Row> = due.fetch_all(conn.sql()).await?;
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let query = sqlx::query(AssertSqlSafe(in_list(LEASE, rows.len()))).bind(offset).bind(micros(lease));
     rows.iter().fold(query, |query, row| query.bind(row.id)).execute(conn.sql()).await?;
-    rows.into_iter().map(Row::attempt).collect()
+    let known = rows.into_iter().filter_map(|row| {
+        let id = row.id;
+        row.attempt()
+            .inspect_err(|problem| tracing::error!(payment = %id, %problem, "an open payment is not understood"))
+            .ok()
+    });
+    Ok(known.collect())
 }
 
 /// Has those of these that are still claimed asked about later, each time later still.

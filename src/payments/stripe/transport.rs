@@ -29,6 +29,9 @@ const TEST_KEY: &str = "sk_test_";
 /// Shorter than any provider keeps an idle connection, so that few calls meet one that is being closed.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// A call that nobody waits for any more counts as one without an answer once it has taken so long.
+const ABANDONED: Duration = Duration::from_secs(1);
+
 static CALL_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     metrics::histogram(
         "frontrow_provider_call_seconds",
@@ -161,8 +164,10 @@ impl Transport {
         if !self.breaker.lets_pass(Instant::now()) {
             return Err(left_alone());
         }
-        let _active = Active::begin();
-        let Ok(outcome) = timeout(self.timeout, self.exchange(call)).await else {
+        let mut active = Active::begin(&self.breaker, call.operation);
+        let outcome = timeout(self.timeout, self.exchange(call)).await;
+        active.is_over = true;
+        let Ok(outcome) = outcome else {
             self.breaker.failed(Instant::now());
             return Err(GatewayError::Unknown("no answer in time".to_owned()));
         };
@@ -263,19 +268,30 @@ fn base_of(text: &str, is_test: bool) -> Result<Url, ConfigError> {
     Ok(url)
 }
 
-/// Counts a call while it is under way, also where nobody waits for its end.
-struct Active;
+/// Counts a call while it is under way. Where whoever made it does not wait for its end, but has waited for long, the
+/// provider has failed: else one that hangs would never be left alone, as buyers' patience ends first.
+struct Active<'a> {
+    breaker: &'a Breaker,
+    operation: &'static str,
+    began: Instant,
+    is_over: bool,
+}
 
-impl Active {
-    fn begin() -> Self {
+impl<'a> Active<'a> {
+    fn begin(breaker: &'a Breaker, operation: &'static str) -> Self {
         CALLS_ACTIVE.with_label_values::<&str>(&[]).inc();
-        Self
+        Self { breaker, operation, began: Instant::now(), is_over: false }
     }
 }
 
-impl Drop for Active {
+impl Drop for Active<'_> {
     fn drop(&mut self) {
         CALLS_ACTIVE.with_label_values::<&str>(&[]).dec();
+        let took = self.began.elapsed();
+        if !self.is_over && took >= ABANDONED {
+            CALL_SECONDS.with_label_values(&[self.operation, "lost"]).observe(took.as_secs_f64());
+            self.breaker.failed(Instant::now());
+        }
     }
 }
 

@@ -131,6 +131,8 @@ pub(super) struct Refusal {
     kind: String,
     code: Option<String>,
     decline_code: Option<String>,
+    /// The parameter that is to blame.
+    param: Option<String>,
     /// The intent that it is about, as it is now.
     payment_intent: Option<Intent>,
 }
@@ -141,6 +143,11 @@ struct RefusalReply {
 }
 
 impl Refusal {
+    /// Whether the payment method is to blame, which the buyer chose.
+    pub(super) fn is_about_the_card(&self) -> bool {
+        self.param.as_deref().is_some_and(|name| name.starts_with("payment_method"))
+    }
+
     /// Whether it has this code.
     pub(super) fn has_code(&self, code: &str) -> bool {
         self.code.as_deref() == Some(code)
@@ -172,6 +179,8 @@ pub(super) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<Said<T>, Gate
         }
         409 => Err(unknown("the same call is under way already")),
         429 => Err(GatewayError::NotSent(format!("too many calls for the provider ({})", told(answer, None)))),
+        // Ours to mend, not the buyer's.
+        401 | 403 => Err(GatewayError::NotSent(format!("the provider refuses our key ({})", told(answer, None)))),
         400..=499 => {
             // One without the provider's form is of somebody on the way.
             let reply: Result<RefusalReply, _> = serde_json::from_slice(&answer.body);
