@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::config::Config;
 use super::state::State;
-use super::{audit, dev, draw, psp, schema, seed, serve, webhooks};
+use super::{audit, dev, draw, payments, psp, schema, seed, serve, webhooks};
 use crate::platform::clock::Clock;
 use crate::platform::db;
 use crate::platform::embedded::Engine;
@@ -69,6 +69,11 @@ enum Command {
         #[command(subcommand)]
         what: Operator,
     },
+    /// Look after payments by card that are open for long.
+    Payments {
+        #[command(subcommand)]
+        what: Payments,
+    },
     /// Look after deliveries to webhooks.
     Webhooks {
         #[command(subcommand)]
@@ -105,6 +110,14 @@ enum Operator {
         #[arg(long)]
         email: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Payments {
+    /// Print a JSON line for each payment that is undecided, or whose refund is owed.
+    Open,
+    /// End one by hand, where the provider cannot: after looking at the provider's own pages.
+    Close(payments::Close),
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,6 +164,8 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             seed::users(&state(file, false)?, count, points).await?;
         }
         Command::Operator { what: Operator::Create { email } } => seed::operator(&state(file, false)?, &email).await?,
+        Command::Payments { what: Payments::Open } => payments::open(&state(file, false)?).await?,
+        Command::Payments { what: Payments::Close(given) } => payments::close(&state(file, false)?, &given).await?,
         Command::Webhooks { what: Webhooks::Dead } => webhooks::dead(&state(file, false)?).await?,
         Command::Webhooks { what: Webhooks::Resend(given) } => webhooks::resend(&state(file, false)?, &given).await?,
         Command::Healthcheck => return healthcheck(&Config::load(file, &[])?.http.addr).await,

@@ -13,6 +13,7 @@ mod draw;
 pub mod letters;
 mod openapi;
 pub mod operations;
+mod payments;
 pub mod psp;
 pub mod router;
 pub mod schedule;

@@ -14,6 +14,7 @@
 
 mod asking;
 pub mod attempts;
+mod by_hand;
 pub mod domain;
 pub mod gateway;
 pub mod http;
@@ -28,6 +29,7 @@ pub mod stripe;
 pub mod webhooks;
 
 pub use attempts::{Attempts, card_token, in_progress};
+pub use by_hand::{ClosedAs, OpenPayment};
 pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Settled, Subject};
 pub use settings::Settings;
 pub use store::attempts::{Earlier, list_of_subjects};

@@ -210,13 +210,13 @@ impl Open {
 }
 
 /// The provider has given the money back.
-struct Refunded {
-    id: PaymentId,
-    payables: Payables,
+pub(super) struct Refunded {
+    pub id: PaymentId,
+    pub payables: Payables,
 }
 
 impl Refunded {
-    fn run<'c>(&'c self, conn: &'c mut Conn) -> BoxFuture<'c, Result<(), Problem>> {
+    pub(super) fn run<'c>(&'c self, conn: &'c mut Conn) -> BoxFuture<'c, Result<(), Problem>> {
         Box::pin(async move {
             let attempt = store::find_for_update(conn, self.id).await?;
             let Some(attempt) = attempt.filter(|attempt| attempt.status == PaymentStatus::Refunding) else {

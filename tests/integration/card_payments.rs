@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use frontrow::payments::Attempts;
 use frontrow::payments::gateway::Standing;
+use frontrow::payments::{Attempts, ClosedAs, PaymentStatus};
 use frontrow::platform::error::Problem;
 use serde_json::{Value, json};
 use sqlx::Executor as _;
@@ -706,5 +706,34 @@ async fn everybody_who_settles_at_once_agrees() {
         .expect("a count");
     assert_eq!((events, shop.till.only().1.charges), (1, 1));
     two.stop().await;
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_provider_will_never_end_is_ended_by_hand() {
+    let shop = Shop::new().await;
+    let attempts = &shop.one.state.attempts;
+    let hold = shop.hold(&["A-1-1"]).await;
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseRequest);
+    let pending = shop.pay(&hold, VISA, "pay").await.expect(202);
+    let open = attempts.list_open().await.expect("a list");
+    assert_eq!((open.len(), open[0].status, open[0].intent.is_some()), (1, PaymentStatus::Pending, true));
+    assert!(!attempts.close_by_hand(open[0].id, ClosedAs::Refunded).await.expect("an answer"), "nothing is owed");
+    // The provider has lost its memory of it.
+    shop.till.trouble(&[Question::Find, Question::Cancel], Trouble::Refuse);
+    shop.recover().await;
+    assert_eq!(shop.reservation(&pending["id"]).await["status"], "pending");
+    assert!(attempts.close_by_hand(open[0].id, ClosedAs::NotCharged).await.expect("an answer"));
+    assert_eq!(shop.reservation(&pending["id"]).await["status"], "cancelled");
+    assert!(!attempts.close_by_hand(open[0].id, ClosedAs::NotCharged).await.expect("an answer"), "once");
+
+    // One that was charged is not closed so, whoever thinks otherwise.
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseReply);
+    let paid = shop.pay(&hold, VISA, "again").await.expect(202);
+    let open = attempts.list_open().await.expect("a list");
+    assert!(!attempts.close_by_hand(open[0].id, ClosedAs::NotCharged).await.expect("an answer"), "it was charged");
+    shop.recover().await;
+    assert_eq!(shop.reservation(&paid["id"]).await["status"], "confirmed");
+    assert_eq!(attempts.list_open().await.expect("a list").len(), 0);
     shop.end().await;
 }

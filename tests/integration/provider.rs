@@ -383,6 +383,8 @@ async fn where_nobody_listens_nothing_was_sent() {
     let stripe = adapter(&psp);
     let (order, intent) = made(&stripe, "pm_card_visa").await;
     psp.kill().await;
+    // This one may still be written to a connection whose end nobody has noticed.
+    assert!(stripe.find(&intent).await.is_err());
     assert_not_sent(&stripe.create(&order).await);
     assert_not_sent(&stripe.confirm(&order, &intent).await);
     assert_not_sent(&stripe.refund(order.attempt, &intent, AMOUNT).await);

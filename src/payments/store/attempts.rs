@@ -42,6 +42,8 @@ const MARK_GIVEN_BACK: &str = "UPDATE payments SET state = 3, due_at = NULL, \
 const LIST_DUE_FOR_UPDATE: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount, provider_id, result_id, reason, \
      open_key, fingerprint, created_at FROM payments \
      WHERE state = ? AND due_at <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND ORDER BY due_at LIMIT ? FOR UPDATE SKIP LOCKED";
+const LIST_OPEN: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount, provider_id, result_id, reason, \
+     open_key, fingerprint, created_at FROM payments WHERE state = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?";
 const LEASE: &str = "UPDATE payments SET checks = checks + 1, \
      due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND + INTERVAL ? MICROSECOND WHERE id IN (?)";
 /// Twice as late each time, up to a longest pause, and spread, so that what failed together does not come back together. Who
@@ -249,13 +251,28 @@ pub(in crate::payments) async fn claim(
     }
     let query = sqlx::query(AssertSqlSafe(in_list(LEASE, rows.len()))).bind(offset).bind(micros(lease));
     rows.iter().fold(query, |query, row| query.bind(row.id)).execute(conn.sql()).await?;
+    Ok(understood(rows))
+}
+
+/// Open payments in this state, those that are due first.
+pub(in crate::payments) async fn list_open(
+    conn: &mut Conn,
+    status: PaymentStatus,
+    limit: u32,
+) -> Result<Vec<Attempt>, Problem> {
+    let rows = sqlx::query_as(LIST_OPEN).bind(status.number()).bind(limit).fetch_all(conn.sql()).await?;
+    Ok(understood(rows))
+}
+
+fn understood(rows: Vec<Row>) -> Vec<Attempt> {
     let known = rows.into_iter().filter_map(|row| {
         let id = row.id;
-        row.attempt()
+        let attempt = row.attempt();
+        attempt
             .inspect_err(|problem| tracing::error!(payment = %id, %problem, "an open payment is not understood"))
             .ok()
     });
-    Ok(known.collect())
+    known.collect()
 }
 
 /// Has those of these that are still claimed asked about later, each time later still.

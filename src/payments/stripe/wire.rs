@@ -179,8 +179,6 @@ pub(super) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<Said<T>, Gate
         }
         409 => Err(unknown("the same call is under way already")),
         429 => Err(GatewayError::NotSent(format!("too many calls for the provider ({})", told(answer, None)))),
-        // Ours to mend, not the buyer's.
-        401 | 403 => Err(GatewayError::NotSent(format!("the provider refuses our key ({})", told(answer, None)))),
         400..=499 => {
             // One without the provider's form is of somebody on the way.
             let reply: Result<RefusalReply, _> = serde_json::from_slice(&answer.body);
@@ -188,6 +186,10 @@ pub(super) fn read<T: DeserializeOwned>(answer: &Answer) -> Result<Said<T>, Gate
             if error.kind == "card_error" {
                 let failure = CardFailure { code: error.code.take(), decline_code: error.decline_code.take() };
                 return Ok(Said::Declined(failure.code()));
+            }
+            if matches!(answer.status, 401 | 403) {
+                // Our key, which is ours to mend: no buyer's card is to blame.
+                return Err(GatewayError::NotSent(told(answer, Some(&error))));
             }
             if let Some(intent) = error.payment_intent.take() {
                 return Ok(Said::Stands(intent));

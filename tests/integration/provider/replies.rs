@@ -133,7 +133,7 @@ async fn a_refusal_is_told_without_what_was_sent() {
     let provider =
         Scripted::start(reply("401 Unauthorized", headers, &error("invalid_request_error", "api_key_expired"))).await;
     let stripe = provider.adapter();
-    let refused = GatewayError::Refused("401 invalid_request_error api_key_expired req_7".to_owned());
+    let refused = GatewayError::NotSent("401 invalid_request_error api_key_expired req_7".to_owned());
     for _ in 0..5 {
         assert_eq!(stripe.find(&pi()).await, Err(refused.clone()), "and the breaker stays closed: it answers");
     }
