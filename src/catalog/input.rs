@@ -221,10 +221,13 @@ impl ConcertChange {
         if changed.booking_opens_at != before.booking_opens_at && before.line_opens_at() <= now {
             return Err(Problem::new(&SALE_ALREADY_OPEN).detail("booking_opens_at is fixed once buyers may come."));
         }
-        if changed.booking_closes_at != before.booking_closes_at && before.booking_closes_at <= now {
-            return Err(Problem::new(&SALE_ALREADY_CLOSED));
+        // A concert that was cancelled before it opened closes before it opens; its words may still be mended.
+        if changed.hours() != before {
+            if before.booking_closes_at <= now {
+                return Err(Problem::new(&SALE_ALREADY_CLOSED));
+            }
+            check_hours(&changed.hours(), "booking_opens_at")?;
         }
-        check_hours(&changed.hours(), "booking_opens_at")?;
         replace(&mut changed.title, self.title.as_ref());
         replace(&mut changed.artist, self.artist.as_ref());
         replace(&mut changed.description, self.description.as_ref());
@@ -399,6 +402,10 @@ mod tests {
         let change = ConcertChange { booking_closes_at: Some(at(500)), ..ConcertChange::default() };
         assert_eq!(change.apply(&concert(), at(199)).unwrap().booking_closes_at, at(500));
         assert_eq!(change.apply(&concert(), at(200)).unwrap_err().code(), &SALE_ALREADY_CLOSED);
+        let cancelled = Concert { booking_closes_at: at(20), ..concert() };
+        let renamed = ConcertChange { title: Some("Cancelled: Live".to_owned()), ..ConcertChange::default() };
+        assert_eq!(renamed.apply(&cancelled, at(30)).unwrap().booking_closes_at, at(20));
+        assert_eq!(change.apply(&cancelled, at(30)).unwrap_err().code(), &SALE_ALREADY_CLOSED);
         let too_early = ConcertChange { booking_closes_at: Some(at(100)), ..ConcertChange::default() };
         assert!(too_early.apply(&concert(), at(10)).is_err());
     }

@@ -173,7 +173,7 @@ struct StatementBody {
 /// What a month did to the buyer's balance.
 #[utoipa::path(
     get, path = "/v1/me/points/statement", tag = "points", security(("bearer" = [])),
-    params(("month" = Option<String>, Query, description = "A month of UTC such as `2026-11`; the present one if left out", pattern = "^[0-9]{4}-[0-9]{2}$")),
+    params(("month" = Option<String>, Query, description = "A month of UTC such as `2026-11`; the present one if left out", pattern = "^(19[7-9][0-9]|[2-8][0-9]{3}|9[0-8][0-9]{2}|99[0-8][0-9]|999[0-7])-(0[1-9]|1[0-2])$")),
     responses(
         (status = 200, description = "The statement", body = StatementBody),
         (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
