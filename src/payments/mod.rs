@@ -28,9 +28,9 @@ pub mod stripe;
 pub mod webhooks;
 
 pub use attempts::{Attempts, card_token, in_progress};
-pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Settled, Subject};
+pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Reason, Settled, Subject};
 pub use settings::Settings;
-pub use store::attempts::{Earlier, list_of_subjects};
+pub use store::attempts::{Earlier, find_last_of_subject, list_of_subjects};
 pub use store::{
     INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, list_tried, mark_refunded, owe_refund,
 };

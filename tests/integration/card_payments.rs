@@ -627,6 +627,43 @@ async fn points_are_charged_by_card_once() {
     shop.end().await;
 }
 
+/// What was answered 202 is decided later: where the buyer reads how, and nobody else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_tells_how_it_ended() {
+    let shop = Shop::new().await;
+    let (api, buyer) = (&shop.api, &shop.buyer);
+    let at = |charge: &Value| format!("/v1/me/points/charges/{}", text(&charge["id"]));
+    let charged = charge(api, buyer, 50_000, VISA, "card").await.expect(201);
+    assert_eq!(shop.read(&at(&charged)).await, charged);
+    let without_card = at(&json!({"id": buyer.charge(api, 5).await}));
+    let found = shop.read(&without_card).await;
+    assert_eq!(
+        (&found["status"], &found["amount"], &found["balance"]),
+        (&json!("succeeded"), &json!(5), &json!(50_005))
+    );
+
+    let pending = charge(api, buyer, 7, "pm_card_processing", "slow").await.expect(202);
+    assert_eq!((&pending["status"], &shop.read(&at(&pending)).await), (&json!("pending"), &pending));
+    let (attempt, _) = shop.till.intents().into_iter().find(|(_, it)| it.standing == Standing::Processing).expect("it");
+    shop.till.decide(attempt, Standing::Declined("insufficient_funds".to_owned()));
+    assert_eq!(shop.recover().await, 1);
+    let mut failed = pending.clone();
+    failed["status"] = json!("failed");
+    failed["decline_code"] = json!("insufficient_funds");
+    assert_eq!(shop.read(&at(&pending)).await, failed);
+    // The key goes on saying what it said.
+    assert_eq!(charge(api, buyer, 7, "pm_card_processing", "slow").await.expect(202), pending);
+
+    let other = Buyer::new(api).await;
+    for path in [at(&charged), without_card, at(&pending), at(&json!({"id": Uuid::now_v7()}))] {
+        api.get(&path).bearer(&other.token).send().await.expect_problem(404, "not_found");
+    }
+    // What came without a card is in the ledger, and not in the provider's books.
+    assert_eq!(shop.booked().await, shop.till.kept() + 5);
+    shop.world.assert_clean(&shop.one).await;
+    shop.world.end(vec![shop.one]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_that_comes_late_has_its_limit_and_goes_back() {
     let shop = Shop::new().await;
@@ -646,8 +683,16 @@ async fn a_charge_that_comes_late_has_its_limit_and_goes_back() {
             shop.till.decide(attempt, Standing::Succeeded);
         }
     }
+    let said = async |status: &str| {
+        for charge in &pending {
+            let now = shop.read(&format!("/v1/me/points/charges/{}", text(&charge["id"]))).await;
+            assert_eq!((&now["status"], &now["amount"]), (&json!(status), &json!(1_000_000)));
+        }
+    };
     assert_eq!(shop.recover().await, 2, "settled");
+    said("refunding").await;
     assert_eq!(shop.recover().await, 2, "given back");
+    said("refunded").await;
     assert_eq!(shop.read("/v1/me/points").await["balance"], 10_000_000);
     let refunds: u32 = shop.till.intents().values().map(|intent| intent.refunds).sum();
     assert_eq!((refunds, shop.booked().await, pending.len()), (2, 10_000_000, 2));

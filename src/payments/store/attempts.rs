@@ -24,6 +24,10 @@ const FIND: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount,
      open_key, fingerprint, created_at FROM payments WHERE id = ? AND method = 1";
 const FIND_FOR_UPDATE: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount, provider_id, result_id, reason, \
      open_key, fingerprint, created_at FROM payments WHERE id = ? AND method = 1 FOR UPDATE";
+/// The last of those that were tried; by the subject's index, which ends with the id.
+const FIND_LAST_OF_SUBJECT: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount, provider_id, result_id, reason, \
+     open_key, fingerprint, created_at FROM payments \
+     WHERE subject_kind = ? AND subject_id = ? AND method = 1 ORDER BY id DESC LIMIT 1";
 /// What was tried before, to pay the same things.
 const LIST_OF_SUBJECTS: &str = "SELECT subject_id, state, result_id, open_key FROM payments \
      WHERE subject_kind = ? AND method = 1 AND subject_id IN (?)";
@@ -154,6 +158,17 @@ pub(in crate::payments) async fn find(conn: &mut Conn, id: PaymentId) -> Result<
 /// An attempt, locked.
 pub(in crate::payments) async fn find_for_update(conn: &mut Conn, id: PaymentId) -> Result<Option<Attempt>, Problem> {
     let found: Option<Row> = sqlx::query_as(FIND_FOR_UPDATE).bind(id).fetch_optional(conn.sql()).await?;
+    found.map(Row::attempt).transpose()
+}
+
+/// The last attempt to pay this by card, whoever's it is.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn find_last_of_subject(conn: &mut Conn, subject: Subject) -> Result<Option<Attempt>, Problem> {
+    let (kind, id) = subject.stored();
+    let found: Option<Row> =
+        sqlx::query_as(FIND_LAST_OF_SUBJECT).bind(kind).bind(id).fetch_optional(conn.sql()).await?;
     found.map(Row::attempt).transpose()
 }
 
