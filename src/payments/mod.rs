@@ -17,6 +17,7 @@ pub mod attempts;
 pub mod domain;
 pub mod gateway;
 pub mod http;
+mod limits;
 mod metrics;
 pub mod payable;
 mod recovery;
@@ -29,8 +30,9 @@ pub mod webhooks;
 
 pub use attempts::{Attempts, card_token, in_progress};
 pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Reason, Settled, Subject};
+pub use limits::CardLimits;
 pub use settings::Settings;
-pub use store::attempts::{Earlier, find_last_of_subject, list_of_subjects};
+pub use store::attempts::find_last_of_subject;
 pub use store::{
     INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, list_tried, mark_refunded, owe_refund,
 };

@@ -112,6 +112,7 @@ async fn get_points(State(points): State<Points>, Buyer(session): Buyer) -> Resu
         (status = 402, description = "`card_declined` with `decline_code`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`balance_limit_exceeded`, `idempotency_key_in_flight`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`amount_out_of_range`, `payment_method_unavailable`, `invalid_body`, `idempotency_key_reused`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`rate_limited`: this user has begun too many payments by card in a minute", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "`payment_unavailable`, overloaded, read_only, unavailable or timed_out", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sqlx::Executor as _;
 use uuid::Uuid;
 
+use crate::join_limits::refused_by;
 use crate::support::arena::{Plan, text};
 use crate::support::till::{Question, Trouble};
 use crate::support::{Api, Buyer, Instance, Reply, Sale, Till, World, eventually};
@@ -696,6 +697,71 @@ async fn a_charge_that_comes_late_has_its_limit_and_goes_back() {
     assert_eq!(shop.read("/v1/me/points").await["balance"], 10_000_000);
     let refunds: u32 = shop.till.intents().values().map(|intent| intent.refunds).sum();
     assert_eq!((refunds, shop.booked().await, pending.len()), (2, 10_000_000, 2));
+    shop.end().await;
+}
+
+/// Payments by card of one buyer within a minute.
+const PER_USER: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_tries_one_card_after_the_other_is_told_to_wait() {
+    let per_user = ("FRONTROW__LIMITS__CARD_PAYMENTS_PER_USER_PER_MINUTE", &*PER_USER.to_string());
+    let shop = Shop::answering(&[SOON[0], SOON[1], SOON[2], per_user], &Plan::default()).await;
+    let (api, buyer) = (&shop.api, &shop.buyer);
+    let hold = shop.hold(&["A-1-1"]).await;
+    let known = charge(api, buyer, 7, VISA, "known").await.expect(201);
+    let mut tries = 1;
+    let wait = loop {
+        let before = shop.till.intents().len();
+        let key = format!("try {tries}");
+        // Holds and charges count together.
+        let reply = match tries % 2 {
+            0 => charge(api, buyer, 7, DECLINED, &key).await,
+            _ => shop.pay(&hold, DECLINED, &key).await,
+        };
+        if reply.status == 429 {
+            assert_eq!(shop.till.intents().len(), before, "the provider is not asked");
+            break refused_by(reply, "card-payments-per-user", PER_USER);
+        }
+        reply.expect_problem(402, "card_declined");
+        tries += 1;
+        assert!(tries < 50 * PER_USER, "nobody is told to wait");
+    };
+    assert!(tries >= PER_USER, "refused after {tries}");
+    // What took effect is answered as it was, however often it is asked for.
+    for _ in 0..2 * PER_USER {
+        let repeat = charge(api, buyer, 7, VISA, "known").await;
+        assert_eq!(repeat.header("idempotency-replayed"), Some("true"));
+        assert_eq!(repeat.expect(201), known);
+    }
+    // Nobody else has to wait, and this one no longer than was said; the repeats have used up what had come free.
+    charge(api, &Buyer::new(api).await, 7, VISA, "other").await.expect(201);
+    shop.world.advance(wait.max(Duration::from_mins(1)));
+    assert_eq!(said(&shop.pay(&hold, VISA, "good").await.expect(201)), ("confirmed", "card", "succeeded"));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cards_are_tried_so_often_for_one_hold_and_no_more() {
+    let often = ("FRONTROW__ATTEMPTS__PER_SUBJECT_MAX", "3");
+    let shop = Shop::answering(&[SOON[0], SOON[1], SOON[2], often], &Plan { limit: 4, ..Plan::default() }).await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    for n in 0..3 {
+        shop.pay(&hold, DECLINED, &format!("try {n}")).await.expect_problem(402, "card_declined");
+    }
+    for key in ["another", "try 2"] {
+        shop.pay(&hold, VISA, key).await.expect_problem(422, "payment_method_unavailable");
+    }
+    assert_eq!(shop.till.intents().len(), 3, "the provider is not asked");
+    Buyer::endow(&shop.one.state, std::slice::from_ref(&shop.buyer), PRICE).await;
+    shop.pay_with_points(&hold, "points").await.expect(201);
+    // Other holds are another matter, and so is what was paid.
+    let other = shop.hold_again(&["A-1-2"]).await;
+    for n in 0..2 {
+        shop.pay(&other, DECLINED, &format!("other {n}")).await.expect_problem(402, "card_declined");
+    }
+    let paid = shop.pay(&other, VISA, "paid").await.expect(201);
+    assert_eq!(shop.pay(&other, VISA, "paid").await.expect(201), paid);
     shop.end().await;
 }
 
