@@ -20,7 +20,7 @@ use crate::payments::payable::Payables;
 use crate::payments::signature::Verifier;
 use crate::payments::stripe::Stripe;
 use crate::payments::webhooks::Verify;
-use crate::payments::{self, Attempts, attempts};
+use crate::payments::{self, Attempts, CardLimits, attempts};
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
 use crate::platform::db::Db;
@@ -226,6 +226,7 @@ impl Ground {
             gateway,
             payables: Payables::new(Arc::new(holds), Arc::new(ChargesByCard)),
             wake: self.wake.clone(),
+            limits: CardLimits::new(&self.config.limits, &self.clock),
             settings: self.config.attempts,
         })
     }

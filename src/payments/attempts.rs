@@ -26,6 +26,7 @@ use super::domain::{
     PaymentStatus, Reason, Verdict,
 };
 use super::gateway::{Gateway, IntentId, Order};
+use super::limits::{self, CardLimits};
 use super::metrics;
 use super::payable::{After, Ask, Attempt, Delivery, Payables, Request, Told};
 use super::store::attempts as store;
@@ -59,6 +60,7 @@ pub struct Settings {
     pub recovery_parallel_max: usize,
     pub lease_secs: u64,
     pub pause_max_secs: u64,
+    pub per_subject_max: u32,
 }
 
 /// What [`Attempts`] is built from.
@@ -74,6 +76,8 @@ pub struct Parts {
     pub payables: Payables,
     /// Wakes the relay.
     pub wake: Wake,
+    /// How often a buyer may try.
+    pub limits: CardLimits,
     /// `[attempts]`.
     pub settings: Settings,
 }
@@ -144,8 +148,8 @@ impl Attempts {
     /// Has it paid by card, once for a key: 201 what it became, or 202 while the provider decides, or where the money goes back.
     ///
     /// # Errors
-    /// `payment_method_unavailable`, `card_declined`, `payment_unavailable`, `payment_in_progress`, those of the key, and
-    /// whatever the payable refuses with.
+    /// `payment_method_unavailable`, `rate_limited`, `card_declined`, `payment_unavailable`, `payment_in_progress`, those of the
+    /// key, and whatever the payable refuses with.
     pub async fn pay(&self, ask: Ask, key: RequestKey) -> Result<Answer, Problem> {
         let begun = self.parts.idempotency.start(ask.user.0, key.required()?)?;
         let begun = begun.ok_or_else(|| Problem::internal(anyhow::anyhow!("a required key is missing")))?;
@@ -162,7 +166,10 @@ impl Attempts {
     async fn run(&self, ask: Ask, begun: Arc<Begun>) -> Result<Answer, Problem> {
         let begin = match &self.parts.gateway {
             None => Err(Problem::new(&PAYMENT_METHOD_UNAVAILABLE)),
-            Some(gateway) => self.open(&ask, &begun).await.map(|opened| (gateway.clone(), opened)),
+            Some(gateway) => match self.parts.limits.check(ask.user) {
+                Ok(()) => self.open(&ask, &begun).await.map(|opened| (gateway.clone(), opened)),
+                Err(refusal) => Err(refusal),
+            },
         };
         match begin {
             Ok((_, Opened::Before(answer))) => answer,
@@ -186,6 +193,7 @@ impl Attempts {
             begun: begun.clone(),
             payables: self.parts.payables.clone(),
             grace: Duration::from_secs(self.parts.settings.grace_secs),
+            tries_max: self.parts.settings.per_subject_max,
         };
         let id = beginning.id;
         let began =
@@ -315,6 +323,8 @@ struct Beginning {
     begun: Arc<Begun>,
     payables: Payables,
     grace: Duration,
+    /// For the same thing.
+    tries_max: u32,
 }
 
 impl Beginning {
@@ -326,12 +336,13 @@ impl Beginning {
             if let Some(before) = idempotency::find_stored(conn, &[&self.begun]).await?.pop().flatten() {
                 return Ok(Opened::Before(before));
             }
-            let earlier = store::list_of_subjects(conn, &[ask.subject]).await?;
+            let earlier = store::list_of_subject(conn, ask.subject, self.tries_max.saturating_add(1)).await?;
             if let Some(open) = earlier.iter().find(|one| one.is_open) {
                 let is_same = open.key.as_deref() == Some(self.begun.key().as_bytes());
                 return Err(if is_same { idempotency::in_flight() } else { in_progress() });
             }
             let amount = quote?;
+            limits::check_tries(earlier.len(), self.tries_max)?;
             let request =
                 Request { key: self.begun.key().as_bytes().to_vec(), fingerprint: self.begun.fingerprint().to_vec() };
             let result = earlier.iter().find_map(|one| one.result).unwrap_or_else(|| ask.subject.new_result());

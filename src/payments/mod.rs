@@ -18,6 +18,7 @@ mod by_hand;
 pub mod domain;
 pub mod gateway;
 pub mod http;
+mod limits;
 mod metrics;
 pub mod payable;
 mod recovery;
@@ -30,9 +31,10 @@ pub mod webhooks;
 
 pub use attempts::{Attempts, card_token, in_progress};
 pub use by_hand::{ClosedAs, OpenPayment};
-pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Settled, Subject};
+pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Reason, Settled, Subject};
+pub use limits::CardLimits;
 pub use settings::Settings;
-pub use store::attempts::{Earlier, list_of_subjects};
+pub use store::attempts::find_last_of_subject;
 pub use store::{
     INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, list_tried, mark_refunded, owe_refund,
 };

@@ -1,10 +1,10 @@
 //! Points that are charged by card: what payments must know of them.
 
 use super::domain::{Balance, ChargeId, Kind, charged, check_charge};
-use super::service::{ChargeBody, ChargeStatus};
+use super::service::ChargeBody;
 use super::{ledger, store};
-use crate::payments::Subject;
 use crate::payments::payable::{Ask, Attempt, Delivery, Payable, Step, Told};
+use crate::payments::{PaymentStatus, Subject};
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{ACCEPTED, Answer, CREATED};
@@ -36,19 +36,19 @@ impl Payable for ChargesByCard {
             let before = store::get_balance_for_update(conn, attempt.user).await?;
             let Ok(sum) = charged(before.amount, attempt.amount) else {
                 ledger::card_paid(conn, attempt.amount, attempt.id.0).await?;
-                let answer = answer(attempt, before.amount, ChargeStatus::Refunded)?;
+                let answer = answer(attempt, before.amount, PaymentStatus::Refunding)?;
                 return Ok(Delivery::Impossible(OVER_LIMIT, Told::only(answer)));
             };
             let (id, after) = (charge_of(attempt)?, Balance { amount: sum, entries: before.entries + 1 });
             let balance = ledger::credit(conn, Kind::Charge, id.0, attempt.user, attempt.amount, after).await?;
-            Ok(Delivery::Delivered(Told::only(answer(attempt, balance, ChargeStatus::Succeeded)?)))
+            Ok(Delivery::Delivered(Told::only(answer(attempt, balance, PaymentStatus::Succeeded)?)))
         })
     }
 
     fn pend<'c>(&'c self, conn: &'c mut Conn, attempt: &'c Attempt) -> Step<'c, Answer> {
         Box::pin(async move {
             let balance = store::get_balance_for_update(conn, attempt.user).await?;
-            answer(attempt, balance.amount, ChargeStatus::Pending)
+            answer(attempt, balance.amount, PaymentStatus::Pending)
         })
     }
 
@@ -69,7 +69,7 @@ fn charge_of(attempt: &Attempt) -> Result<ChargeId, Problem> {
     }
 }
 
-fn answer(attempt: &Attempt, balance: Money, status: ChargeStatus) -> Result<Answer, Problem> {
-    let code = if status == ChargeStatus::Succeeded { CREATED } else { ACCEPTED };
+fn answer(attempt: &Attempt, balance: Money, status: PaymentStatus) -> Result<Answer, Problem> {
+    let code = if status == PaymentStatus::Succeeded { CREATED } else { ACCEPTED };
     Answer::json(code, &ChargeBody::new(charge_of(attempt)?, status, attempt.amount, balance))
 }

@@ -10,14 +10,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::domain::{Entry, Kind, TransactionId};
+use super::domain::{ChargeId, Entry, Kind, TransactionId};
 use super::service::{Charge, ChargeBody, Points};
 use crate::accounts::Buyer;
 use crate::payments;
 use crate::platform::clock::Timestamp;
 use crate::platform::error::{Problem, ProblemBody};
 use crate::platform::http::keyed::Answer;
-use crate::platform::http::{KeyedBody, Page, PageParams, Params};
+use crate::platform::http::{Id, KeyedBody, Page, PageParams, Params};
 use crate::platform::money::{CURRENCY, Money};
 
 /// The routes of points.
@@ -25,6 +25,7 @@ pub fn router(points: Points) -> OpenApiRouter {
     OpenApiRouter::new()
         .routes(routes!(get_points))
         .routes(routes!(charge))
+        .routes(routes!(show_charge))
         .routes(routes!(list_entries))
         .routes(routes!(get_statement))
         .with_state(points)
@@ -105,12 +106,13 @@ async fn get_points(State(points): State<Points>, Buyer(session): Buyer) -> Resu
     params(("Idempotency-Key" = String, Header, description = "Makes a repeat harmless", max_length = 255)),
     responses(
         (status = 201, description = "Charged", body = ChargeBody),
-        (status = 202, description = "Not decided yet, or the money goes back: see status", body = ChargeBody),
+        (status = 202, description = "Not decided yet, or the money goes back: see status, and GET /v1/me/points/charges/{id} for how it ends", body = ChargeBody),
         (status = 400, description = "`idempotency_key_missing`, `malformed_json`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 402, description = "`card_declined` with `decline_code`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, description = "`balance_limit_exceeded`, `idempotency_key_in_flight`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "`amount_out_of_range`, `payment_method_unavailable`, `invalid_body`, `idempotency_key_reused`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`rate_limited`: this user has begun too many payments by card in a minute", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "`payment_unavailable`, overloaded, read_only, unavailable or timed_out", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -122,6 +124,25 @@ async fn charge(
     let ChargeRequest { amount, card_token } = body;
     let card_token = card_token.map(payments::card_token).transpose()?;
     points.charge(session.user, key.required()?, Charge { amount, card_token }).await
+}
+
+/// One of the buyer's charges.
+#[utoipa::path(
+    get, path = "/v1/me/points/charges/{id}", tag = "points", security(("bearer" = [])),
+    params(("id" = ChargeId, Path, description = "The charge")),
+    responses(
+        (status = 200, description = "The charge as it is now, with the present balance", body = ChargeBody),
+        (status = 401, description = "`unauthenticated`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "`not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn show_charge(
+    State(points): State<Points>,
+    Buyer(session): Buyer,
+    Id(id): Id<ChargeId>,
+) -> Result<Response, Problem> {
+    let charge = points.find_charge(session.user, id).await?;
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(charge)).into_response())
 }
 
 /// The buyer's movements, newest first.

@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use super::domain::{Balance, ChargeId, Entry, Kind, Month, Statement, charged, check_charge};
 use super::{ledger, store};
 use crate::accounts::UserId;
-use crate::payments::payable::Ask;
-use crate::payments::{Attempts, Subject};
+use crate::payments::payable::{Ask, Attempt};
+use crate::payments::{self, Attempts, PaymentStatus, Reason, Subject};
 use crate::platform::config::Secret;
 use crate::platform::db::{self, Conn, Db};
 use crate::platform::error::Problem;
@@ -33,24 +33,18 @@ pub struct Charge {
     pub card_token: Option<Secret>,
 }
 
-/// Where a charge is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ChargeStatus {
-    /// The points are on the account.
-    Succeeded,
-    /// The provider has not decided yet.
-    Pending,
-    /// It would have led past the balance limit when the money came: the money goes back to the card.
-    Refunded,
-}
-
 /// A charge.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChargeBody {
     /// The charge; the `reference` of its entry.
     id: ChargeId,
-    status: ChargeStatus,
+    /// `refunding`, and `refunded` once the provider has confirmed it, where it would have led past the balance limit when the
+    /// money came.
+    status: PaymentStatus,
+    /// Why the card was refused, in the provider's words; only where it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "insufficient_funds")]
+    decline_code: Option<String>,
     amount: Money,
     /// The balance after it; the present one where it has not succeeded.
     balance: Money,
@@ -60,8 +54,16 @@ pub struct ChargeBody {
 
 impl ChargeBody {
     /// Of these parts.
-    pub(super) fn new(id: ChargeId, status: ChargeStatus, amount: Money, balance: Money) -> Self {
-        Self { id, status, amount, balance, currency: CURRENCY }
+    pub(super) const fn new(id: ChargeId, status: PaymentStatus, amount: Money, balance: Money) -> Self {
+        Self { id, status, decline_code: None, amount, balance, currency: CURRENCY }
+    }
+
+    fn of_attempt(id: ChargeId, attempt: &Attempt, balance: Money) -> Self {
+        let decline_code = match attempt.failure() {
+            Some(Reason::Declined(code)) => Some(code),
+            _ => None,
+        };
+        Self { decline_code, ..Self::new(id, attempt.status, attempt.amount, balance) }
     }
 }
 
@@ -109,6 +111,17 @@ impl Points {
         }
         let input = ChargeInput { user, charge, settings: self.settings };
         self.idempotency.once("points.charge", user.0, key, input, run_charge).await
+    }
+
+    /// One of the buyer's charges as it is now, with the present balance.
+    ///
+    /// # Errors
+    /// 404 where the buyer has no such charge, and what the database fails with.
+    pub async fn find_charge(&self, user: UserId, id: ChargeId) -> Result<ChargeBody, Problem> {
+        let read = self.db.read("points.find_charge", (user, id), |conn, (user, id)| {
+            Box::pin(async move { get_charge(conn, *user, *id).await })
+        });
+        read.await
     }
 
     /// What a month did to the buyer's balance; this one where none is named.
@@ -161,8 +174,20 @@ fn run_charge<'c>(conn: &'c mut Conn, input: &'c ChargeInput) -> BoxFuture<'c, R
         let id = ChargeId::new();
         let after = Balance { amount: sum, entries: before.entries + 1 };
         let balance = ledger::credit(conn, Kind::Charge, id.0, *user, charge.amount, after).await?;
-        Answer::json(CREATED, &ChargeBody::new(id, ChargeStatus::Succeeded, charge.amount, balance))
+        Answer::json(CREATED, &ChargeBody::new(id, PaymentStatus::Succeeded, charge.amount, balance))
     })
+}
+
+/// The attempt is read before the balance: what is said to have succeeded is in it.
+async fn get_charge(conn: &mut Conn, user: UserId, id: ChargeId) -> Result<ChargeBody, Problem> {
+    let attempt = payments::find_last_of_subject(conn, Subject::Charge(id.0)).await?;
+    let balance = store::find_balance(conn, user).await?.amount;
+    if let Some(attempt) = attempt.filter(|attempt| attempt.user == user) {
+        return Ok(ChargeBody::of_attempt(id, &attempt, balance));
+    }
+    // One without a card has left its entry, and nothing else.
+    let amount = store::find_charged(conn, user, id).await?.ok_or_else(|| Problem::not_found("charge"))?;
+    Ok(ChargeBody::new(id, PaymentStatus::Succeeded, amount, balance))
 }
 
 /// A charge that names no card comes from nowhere: only demonstrations and load tests accept it.

@@ -4,7 +4,7 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use uuid::Uuid;
 
-use super::domain::{Account, Balance, Entry, Kind, Month, Movement, Statement, TransactionId};
+use super::domain::{Account, Balance, ChargeId, Entry, Kind, Month, Movement, Statement, TransactionId};
 use crate::accounts::UserId;
 use crate::platform::audit::Invariant;
 use crate::platform::db::{Conn, Script, Slot, Text, derived, in_list, parts, rows};
@@ -39,6 +39,9 @@ const INSERT_TRANSACTION: &str = "INSERT INTO ledger_transactions (id, kind, ref
 const INSERT_ENTRY: &str = "INSERT INTO ledger_entries \
      (transaction_id, line, account, user_id, amount, user_entry, balance_after) \
      VALUES (?, ?, ?, ?, ?, ?, ?)";
+/// What a movement of this kind and reference changed the buyer's balance by.
+const FIND_CHANGE: &str = "SELECT e.amount FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id \
+     WHERE t.kind = ? AND t.reference = ? AND e.user_id = ?";
 const LIST_ENTRIES: &str = "SELECT t.id, e.user_entry, t.kind, e.amount, e.balance_after, t.reference, t.created_at \
      FROM ledger_entries e JOIN ledger_transactions t ON t.id = e.transaction_id \
      WHERE e.user_id = ? AND e.user_entry < ? ORDER BY e.user_entry DESC LIMIT ?";
@@ -221,6 +224,12 @@ pub(super) async fn insert_between(
     }
     entries.execute(conn.sql()).await?;
     Ok(())
+}
+
+/// How much this charge put on the buyer's account; nothing where it is not the buyer's, or put nothing there.
+pub(super) async fn find_charged(conn: &mut Conn, user: UserId, charge: ChargeId) -> Result<Option<Money>, Problem> {
+    let query = sqlx::query_scalar(FIND_CHANGE).bind(Kind::Charge.number()).bind(charge).bind(user);
+    Ok(query.fetch_optional(conn.sql()).await?)
 }
 
 /// The buyer's entries below the number `before`, newest first.

@@ -85,7 +85,7 @@ def id_for(path):
             if OWN["hold"]:
                 break
     names = {"concerts": SEEDED["concert"], "performances": SEEDED["performance"], "holds": OWN["hold"],
-             "reservations": OWN["reservation"], "webhooks": None}
+             "reservations": OWN["reservation"], "webhooks": None, "me": OWN["charge"]}
     return names[path.replace("/admin/", "/").split("/")[2]]
 
 

@@ -98,12 +98,12 @@ def own(base, token, concert, performance, row):
 
     first = try_hold(base, token, performance, granted, f"A-{row}-1")
     key = {"Idempotency-Key": f"prepare-{row}"}
-    must(base, [201], "POST", "/v1/me/points/charges", token, {"amount": 100000}, key)
+    charge = must(base, [201], "POST", "/v1/me/points/charges", token, {"amount": 100000}, key)
     key = {"Idempotency-Key": f"prepare-pay-{row}"}
     paid = must(base, [201], "POST", f"/v1/holds/{first}/payment", token, {"method": "points"}, key)
     ticket, granted = enter(base, token, concert)
-    return {"token": token, "ticket": ticket, "pass": granted, "hold": None, "reservation": paid["id"],
-            "ticket_code": paid["seats"][0]["ticket_code"]}
+    return {"token": token, "ticket": ticket, "pass": granted, "hold": None, "charge": charge["id"],
+            "reservation": paid["id"], "ticket_code": paid["seats"][0]["ticket_code"]}
 
 
 def main():

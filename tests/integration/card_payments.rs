@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sqlx::Executor as _;
 use uuid::Uuid;
 
+use crate::join_limits::refused_by;
 use crate::support::arena::{Plan, text};
 use crate::support::till::{Question, Trouble};
 use crate::support::{Api, Buyer, Instance, Reply, Sale, Till, World, eventually};
@@ -634,6 +635,43 @@ async fn points_are_charged_by_card_once() {
     shop.end().await;
 }
 
+/// What was answered 202 is decided later: where the buyer reads how, and nobody else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_charge_tells_how_it_ended() {
+    let shop = Shop::new().await;
+    let (api, buyer) = (&shop.api, &shop.buyer);
+    let at = |charge: &Value| format!("/v1/me/points/charges/{}", text(&charge["id"]));
+    let charged = charge(api, buyer, 50_000, VISA, "card").await.expect(201);
+    assert_eq!(shop.read(&at(&charged)).await, charged);
+    let without_card = at(&json!({"id": buyer.charge(api, 5).await}));
+    let found = shop.read(&without_card).await;
+    assert_eq!(
+        (&found["status"], &found["amount"], &found["balance"]),
+        (&json!("succeeded"), &json!(5), &json!(50_005))
+    );
+
+    let pending = charge(api, buyer, 7, "pm_card_processing", "slow").await.expect(202);
+    assert_eq!((&pending["status"], &shop.read(&at(&pending)).await), (&json!("pending"), &pending));
+    let (attempt, _) = shop.till.intents().into_iter().find(|(_, it)| it.standing == Standing::Processing).expect("it");
+    shop.till.decide(attempt, Standing::Declined("insufficient_funds".to_owned()));
+    assert_eq!(shop.recover().await, 1);
+    let mut failed = pending.clone();
+    failed["status"] = json!("failed");
+    failed["decline_code"] = json!("insufficient_funds");
+    assert_eq!(shop.read(&at(&pending)).await, failed);
+    // The key goes on saying what it said.
+    assert_eq!(charge(api, buyer, 7, "pm_card_processing", "slow").await.expect(202), pending);
+
+    let other = Buyer::new(api).await;
+    for path in [at(&charged), without_card, at(&pending), at(&json!({"id": Uuid::now_v7()}))] {
+        api.get(&path).bearer(&other.token).send().await.expect_problem(404, "not_found");
+    }
+    // What came without a card is in the ledger, and not in the provider's books.
+    assert_eq!(shop.booked().await, shop.till.kept() + 5);
+    shop.world.assert_clean(&shop.one).await;
+    shop.world.end(vec![shop.one]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_charge_that_comes_late_has_its_limit_and_goes_back() {
     let shop = Shop::new().await;
@@ -653,11 +691,84 @@ async fn a_charge_that_comes_late_has_its_limit_and_goes_back() {
             shop.till.decide(attempt, Standing::Succeeded);
         }
     }
+    let said = async |status: &str| {
+        for charge in &pending {
+            let now = shop.read(&format!("/v1/me/points/charges/{}", text(&charge["id"]))).await;
+            assert_eq!((&now["status"], &now["amount"]), (&json!(status), &json!(1_000_000)));
+        }
+    };
     assert_eq!(shop.recover().await, 2, "settled");
+    said("refunding").await;
     assert_eq!(shop.recover().await, 2, "given back");
+    said("refunded").await;
     assert_eq!(shop.read("/v1/me/points").await["balance"], 10_000_000);
     let refunds: u32 = shop.till.intents().values().map(|intent| intent.refunds).sum();
     assert_eq!((refunds, shop.booked().await, pending.len()), (2, 10_000_000, 2));
+    shop.end().await;
+}
+
+/// Payments by card of one buyer within a minute.
+const PER_USER: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_tries_one_card_after_the_other_is_told_to_wait() {
+    let per_user = ("FRONTROW__LIMITS__CARD_PAYMENTS_PER_USER_PER_MINUTE", &*PER_USER.to_string());
+    let shop = Shop::answering(&[SOON[0], SOON[1], SOON[2], per_user], &Plan::default()).await;
+    let (api, buyer) = (&shop.api, &shop.buyer);
+    let hold = shop.hold(&["A-1-1"]).await;
+    let known = charge(api, buyer, 7, VISA, "known").await.expect(201);
+    let mut tries = 1;
+    let wait = loop {
+        let before = shop.till.intents().len();
+        let key = format!("try {tries}");
+        // Holds and charges count together.
+        let reply = match tries % 2 {
+            0 => charge(api, buyer, 7, DECLINED, &key).await,
+            _ => shop.pay(&hold, DECLINED, &key).await,
+        };
+        if reply.status == 429 {
+            assert_eq!(shop.till.intents().len(), before, "the provider is not asked");
+            break refused_by(reply, "card-payments-per-user", PER_USER);
+        }
+        reply.expect_problem(402, "card_declined");
+        tries += 1;
+        assert!(tries < 50 * PER_USER, "nobody is told to wait");
+    };
+    assert!(tries >= PER_USER, "refused after {tries}");
+    // What took effect is answered as it was, however often it is asked for.
+    for _ in 0..2 * PER_USER {
+        let repeat = charge(api, buyer, 7, VISA, "known").await;
+        assert_eq!(repeat.header("idempotency-replayed"), Some("true"));
+        assert_eq!(repeat.expect(201), known);
+    }
+    // Nobody else has to wait, and this one no longer than was said; the repeats have used up what had come free.
+    charge(api, &Buyer::new(api).await, 7, VISA, "other").await.expect(201);
+    shop.world.advance(wait.max(Duration::from_mins(1)));
+    assert_eq!(said(&shop.pay(&hold, VISA, "good").await.expect(201)), ("confirmed", "card", "succeeded"));
+    shop.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cards_are_tried_so_often_for_one_hold_and_no_more() {
+    let often = ("FRONTROW__ATTEMPTS__PER_SUBJECT_MAX", "3");
+    let shop = Shop::answering(&[SOON[0], SOON[1], SOON[2], often], &Plan { limit: 4, ..Plan::default() }).await;
+    let hold = shop.hold(&["A-1-1"]).await;
+    for n in 0..3 {
+        shop.pay(&hold, DECLINED, &format!("try {n}")).await.expect_problem(402, "card_declined");
+    }
+    for key in ["another", "try 2"] {
+        shop.pay(&hold, VISA, key).await.expect_problem(422, "payment_method_unavailable");
+    }
+    assert_eq!(shop.till.intents().len(), 3, "the provider is not asked");
+    Buyer::endow(&shop.one.state, std::slice::from_ref(&shop.buyer), PRICE).await;
+    shop.pay_with_points(&hold, "points").await.expect(201);
+    // Other holds are another matter, and so is what was paid.
+    let other = shop.hold_again(&["A-1-2"]).await;
+    for n in 0..2 {
+        shop.pay(&other, DECLINED, &format!("other {n}")).await.expect_problem(402, "card_declined");
+    }
+    let paid = shop.pay(&other, VISA, "paid").await.expect(201);
+    assert_eq!(shop.pay(&other, VISA, "paid").await.expect(201), paid);
     shop.end().await;
 }
 

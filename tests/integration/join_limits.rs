@@ -20,7 +20,7 @@ fn join<'a>(api: &'a Api, sale: &Sale, buyer: &Buyer) -> Call<'a> {
 
 /// Asserts a refusal by this limit with all that it has to say, and gives for how long.
 #[track_caller]
-fn refused_by(reply: Reply, limit: &str, quota: usize) -> Duration {
+pub fn refused_by(reply: Reply, limit: &str, quota: usize) -> Duration {
     let secs: u64 = reply.header("retry-after").expect("Retry-After").parse().expect("seconds");
     assert!((1..=60).contains(&secs));
     assert_eq!(reply.header("ratelimit"), Some(format!("\"{limit}\";r=0;t={secs}").as_str()));

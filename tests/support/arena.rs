@@ -83,11 +83,11 @@ impl Buyer {
         grant.await.expect("points");
     }
 
-    /// Charges points without a card.
-    pub async fn charge(&self, api: &Api, amount: i64) {
+    /// Charges points without a card, and gives the charge.
+    pub async fn charge(&self, api: &Api, amount: i64) -> String {
         let key = uuid::Uuid::new_v4().to_string();
         let call = api.post("/v1/me/points/charges").bearer(&self.token).key(&key);
-        call.json(&json!({"amount": amount})).send().await.expect(201);
+        text(&call.json(&json!({"amount": amount})).send().await.expect(201)["id"])
     }
 
     /// Joins the line and gives the ticket. While a line is being made, it answers that it is not there yet.

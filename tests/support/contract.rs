@@ -134,11 +134,13 @@ pub struct Site {
     pub instance: Instance,
     pub api: Api,
     pub sale: Sale,
-    /// Has the ticket, the pass, the hold and the reservation.
+    /// Has the ticket, the pass, the charge, the hold and the reservation.
     pub owner: Buyer,
     pub other: Buyer,
     pub ticket: String,
     pub pass: String,
+    /// Of points.
+    pub charge: String,
     /// Not paid.
     pub hold: String,
     pub reservation: String,
@@ -165,7 +167,7 @@ impl Site {
         let sale = Sale::new(&api, &instance, &Plan { limit: 20, ..Plan::default() }).await;
         let elsewhere = Sale::made_by(&api, sale.operator.clone(), instance.state.clock.now(), &Plan::default()).await;
         let (owner, other) = (Buyer::new(&api).await, Buyer::new(&api).await);
-        owner.charge(&api, 1_000_000).await;
+        let charge = owner.charge(&api, 1_000_000).await;
         let pass = owner.enter(&api, &sale).await;
         let paid = owner.hold(&api, &sale.performances[0], &pass, &["A-1-1"]).await;
         let paid = owner.try_pay(&api, &paid, "paid").await.expect(201);
@@ -193,6 +195,7 @@ impl Site {
             other,
             ticket,
             pass,
+            charge,
             hold,
             reservation,
             ticket_code,
@@ -229,6 +232,7 @@ impl Site {
             Some("reservations") if operation.stops_others() => &self.foreign.0,
             Some("reservations") => &self.reservation,
             Some("webhooks") => &self.webhook,
+            Some("me") => &self.charge,
             _ => panic!("{name} takes an id of what this site does not have: add it here"),
         }
     }

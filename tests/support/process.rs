@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use serde_json::Value;
 
-use super::world::FREE_JOINS;
+use super::world::FREE;
 use super::{Api, World, eventually};
 
 /// This build of the program.
@@ -33,9 +33,9 @@ fn with_settings(command: Command, world: &World) -> Command {
     command
 }
 
-/// Of this build: an earlier one may not know the limit.
-fn with_free_joins<'a>(extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    std::iter::once(FREE_JOINS).chain(extra.iter().copied()).collect()
+/// Of this build: an earlier one may not know the limits.
+fn without_limits<'a>(extra: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    FREE.iter().chain(extra).copied().collect()
 }
 
 /// A running or ended process. Dropping it kills and reaps it.
@@ -47,7 +47,7 @@ pub struct Process {
 impl Process {
     /// Starts `frontrow <arguments>` with the world's settings and these over them, and nothing else of ours.
     pub fn spawn(world: &World, arguments: &[&str], extra: &[(&str, &str)]) -> Self {
-        Self::spawn_program(Path::new(PROGRAM), world, arguments, &with_free_joins(extra))
+        Self::spawn_program(Path::new(PROGRAM), world, arguments, &without_limits(extra))
     }
 
     /// The same with another build of the program.
@@ -78,7 +78,7 @@ impl Process {
 
     /// Starts an instance and waits until it is ready. Gives its address too.
     pub async fn serve(world: &World, extra: &[(&str, &str)]) -> (Self, String) {
-        Self::serve_program(Path::new(PROGRAM), world, &with_free_joins(extra)).await
+        Self::serve_program(Path::new(PROGRAM), world, &without_limits(extra)).await
     }
 
     /// The same with another build of the program.

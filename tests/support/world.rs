@@ -25,8 +25,12 @@ use super::{Api, Buyer, Proxy};
 
 const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
 
-/// A limit that no test reaches by repeating itself: the tests of the limit set their own.
-pub const FREE_JOINS: (&str, &str) = ("FRONTROW__LIMITS__JOINS_PER_USER_PER_MINUTE", "1000000");
+/// Limits that no test reaches by repeating itself: the tests of a limit set their own.
+pub const FREE: [(&str, &str); 3] = [
+    ("FRONTROW__LIMITS__JOINS_PER_USER_PER_MINUTE", "1000000"),
+    ("FRONTROW__LIMITS__CARD_PAYMENTS_PER_USER_PER_MINUTE", "1000000"),
+    ("FRONTROW__ATTEMPTS__PER_SUBJECT_MAX", "1000000"),
+];
 
 /// What the instances of one test share.
 pub struct World {
@@ -102,9 +106,8 @@ impl World {
 
     /// The world's configuration, with these settings over it.
     pub fn config(&self, extra: &[(&str, &str)]) -> Config {
-        let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        let free = (FREE_JOINS.0.to_owned(), FREE_JOINS.1.to_owned());
-        let all = std::iter::once(free).chain(self.settings.iter().cloned()).chain(extra);
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let all = FREE.iter().map(owned).chain(self.settings.iter().cloned()).chain(extra.iter().map(owned));
         Config::from_variables(None, all).expect("settings")
     }
 

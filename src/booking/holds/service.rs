@@ -12,7 +12,7 @@ use crate::catalog::{PerformanceId, Reader};
 use crate::payments::{self, Subject};
 use crate::platform::clock::Clock;
 use crate::platform::combiner::{Bounds, Combiner};
-use crate::platform::db::Db;
+use crate::platform::db::{Db, Script};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Page, PageParams};
@@ -171,8 +171,9 @@ impl Holds {
                     HoldStatus::Released | HoldStatus::Expired => return Ok(None),
                     HoldStatus::Held => {}
                 }
-                let attempts = payments::list_of_subjects(conn, &[Subject::Hold(hold.0)]).await?;
-                if attempts.iter().any(|attempt| attempt.is_open) {
+                let mut script = Script::default();
+                let open = payments::ask_in_progress(&mut script, &[Subject::Hold(hold.0)]);
+                if !script.run(conn).await?.list(&open)?.is_empty() {
                     return Err(payments::in_progress());
                 }
                 let held = store::list_seats(conn, &[*hold]).await?;

@@ -58,7 +58,8 @@ enum PaymentBody {
         (status = 404, body = ProblemBody, content_type = "application/problem+json"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "already_paid, payment_in_progress, coupon_not_usable, concert_cancelled, idempotency_key_in_flight"),
         (status = 410, body = ProblemBody, content_type = "application/problem+json", description = "hold_expired"),
-        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "invalid_body, idempotency_key_reused, payment_method_unavailable"),
+        (status = 422, body = ProblemBody, content_type = "application/problem+json", description = "invalid_body, idempotency_key_reused; payment_method_unavailable, also where cards were tried too often for this hold"),
+        (status = 429, body = ProblemBody, content_type = "application/problem+json", description = "rate_limited: this user has begun too many payments by card in a minute"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, payment_unavailable, overloaded, read_only, unavailable or timed_out")))]
 async fn pay(
     State(checkout): State<Arc<Checkout>>,

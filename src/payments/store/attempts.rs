@@ -24,9 +24,13 @@ const FIND: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount,
      open_key, fingerprint, created_at FROM payments WHERE id = ? AND method = 1";
 const FIND_FOR_UPDATE: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount, provider_id, result_id, reason, \
      open_key, fingerprint, created_at FROM payments WHERE id = ? AND method = 1 FOR UPDATE";
-/// What was tried before, to pay the same things.
-const LIST_OF_SUBJECTS: &str = "SELECT subject_id, state, result_id, open_key FROM payments \
-     WHERE subject_kind = ? AND method = 1 AND subject_id IN (?)";
+/// The last of those that were tried; by the subject's index, which ends with the id.
+const FIND_LAST_OF_SUBJECT: &str = "SELECT id, user_id, state, subject_kind, subject_id, amount, provider_id, result_id, reason, \
+     open_key, fingerprint, created_at FROM payments \
+     WHERE subject_kind = ? AND subject_id = ? AND method = 1 ORDER BY id DESC LIMIT 1";
+/// What was tried before, to pay the same thing. Which ones, where there are more, does not matter: no other is begun then.
+const LIST_OF_SUBJECT: &str = "SELECT state, result_id, open_key FROM payments \
+     WHERE subject_kind = ? AND subject_id = ? AND method = 1 LIMIT ?";
 const DECIDE: &str = "UPDATE payments SET state = ?, reason = ?, \
      due_at = IF(?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, NULL), open_subject = NULL, open_key = NULL, \
      fingerprint = NULL, checks = 0, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ? AND state = 0";
@@ -160,11 +164,20 @@ pub(in crate::payments) async fn find_for_update(conn: &mut Conn, id: PaymentId)
     found.map(Row::attempt).transpose()
 }
 
+/// The last attempt to pay this by card, whoever's it is.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn find_last_of_subject(conn: &mut Conn, subject: Subject) -> Result<Option<Attempt>, Problem> {
+    let (kind, id) = subject.stored();
+    let found: Option<Row> =
+        sqlx::query_as(FIND_LAST_OF_SUBJECT).bind(kind).bind(id).fetch_optional(conn.sql()).await?;
+    found.map(Row::attempt).transpose()
+}
+
 /// What was tried before to pay something by card.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Earlier {
-    /// The id of what it pays for.
-    pub subject: Uuid,
+pub(in crate::payments) struct Earlier {
     /// Whether it is not decided.
     pub is_open: bool,
     /// The id of what it becomes or would have become: what is paid for later has the same.
@@ -175,23 +188,22 @@ pub struct Earlier {
 
 #[derive(sqlx::FromRow)]
 struct EarlierRow {
-    subject_id: Uuid,
     state: u8,
     result_id: Option<Uuid>,
     open_key: Option<Vec<u8>>,
 }
 
-/// Every attempt to pay these things (of one kind) by card. Whoever has locked them all knows that no other begins.
-///
-/// # Errors
-/// Where the statement fails.
-pub async fn list_of_subjects(conn: &mut Conn, subjects: &[Subject]) -> Result<Vec<Earlier>, Problem> {
-    let Some((kind, _)) = subjects.first().map(|first| first.stored()) else { return Ok(Vec::new()) };
-    let text = Text::new(in_list(LIST_OF_SUBJECTS, subjects.len())).bind(&u32::from(kind));
-    let text = subjects.iter().fold(text, |text, subject| text.bind(&subject.stored().1));
+/// The attempts to pay this by card, at most so many. Whoever has locked it knows that no other begins.
+pub(in crate::payments) async fn list_of_subject(
+    conn: &mut Conn,
+    subject: Subject,
+    limit: u32,
+) -> Result<Vec<Earlier>, Problem> {
+    let (kind, id) = subject.stored();
+    let text = Text::new(LIST_OF_SUBJECT).bind(&u32::from(kind)).bind(&id).bind(&limit);
     let earlier = |row: EarlierRow| {
         let is_open = PaymentStatus::of(row.state) == PaymentStatus::Pending;
-        Earlier { subject: row.subject_id, is_open, result: row.result_id, key: row.open_key }
+        Earlier { is_open, result: row.result_id, key: row.open_key }
     };
     Ok(text.list(conn).await?.into_iter().map(earlier).collect())
 }

@@ -93,6 +93,7 @@ pub struct LimitSettings {
     pub joins_per_address_per_minute: u32,
     pub mails_per_recipient_per_minute: u32,
     pub mails_per_address_per_minute: u32,
+    pub card_payments_per_user_per_minute: u32,
     pub keys_max: u64,
 }
 

@@ -38,7 +38,7 @@ async fn inside(track: &Track, sale: &Sale, count: u32) -> Vec<Inside> {
 
 /// Charges each of them.
 async fn charge(api: &Api, inside: &[Inside], amount: i64) {
-    stream::iter(inside).for_each_concurrent(PREPARING, |one| one.buyer.charge(api, amount)).await;
+    stream::iter(inside).for_each_concurrent(PREPARING, async |one| drop(one.buyer.charge(api, amount).await)).await;
 }
 
 /// Labels of seats in the hall of [`hall`], from the first on.
