@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use super::state::State;
 use super::{audit, letters};
 use crate::accounts;
+use crate::booking::holds::retention::Pace;
 use crate::catalog::ConcertId;
 use crate::notices::webhooks::Dispatcher;
 use crate::platform::error::Problem;
@@ -155,7 +156,7 @@ pub fn jobs(state: &State) -> Jobs {
             let holds = state.holds.clone();
             Arc::new(move |_: Claim| {
                 let holds = holds.clone();
-                Box::pin(async move { holds.tidy().await.map(drop) })
+                Box::pin(async move { holds.tidy(Pace::default()).await.map(drop) })
             })
         })
         .every(

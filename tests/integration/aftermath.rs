@@ -242,6 +242,55 @@ async fn a_cancelled_concert_sells_nothing_and_gives_everything_back() {
     evening.end().await;
 }
 
+/// Cancels a concert that is not there, so long ago or (negative) that far ahead.
+async fn cancel_nothing(sql: &mut MySqlConnection, secs_ago: i64) -> Uuid {
+    let concert = Uuid::now_v7();
+    let insert = "INSERT INTO concert_cancellations (concert_id, operator_id, requested_at) \
+         VALUES (?, ?, UTC_TIMESTAMP(6) - INTERVAL ? SECOND)";
+    let insert = sqlx::query(insert).bind(concert).bind(Uuid::now_v7()).bind(secs_ago);
+    insert.execute(sql).await.expect("a cancellation");
+    concert
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concerts_that_are_held_up_hold_up_no_others() {
+    let evening = Box::pin(Evening::new()).await;
+    let (api, sale) = (&evening.apis[0], &evening.sale);
+    let mut sql = evening.world.sql().await;
+    // More than a round has place for wait for payments that nobody decides.
+    for _ in 0..25 {
+        let concert = cancel_nothing(&mut sql, 3600).await;
+        let pending = "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, \
+             seat_count, amount, created_at, changed_at) SELECT ?, ?, user_id, ?, performance_id, payment_id, 0, 1, 0, \
+             UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) FROM reservations WHERE concert_id = ? LIMIT 1";
+        let pending = sqlx::query(pending).bind(Uuid::now_v7()).bind(Uuid::now_v7()).bind(concert);
+        let of: Uuid = sale.concert.parse().expect("an id");
+        assert_eq!(pending.bind(of).execute(&mut sql).await.expect("a reservation").rows_affected(), 1);
+    }
+    // And these fail while holds of them may live: the catalogue has no such concerts.
+    cancel_nothing(&mut sql, 1).await;
+    cancel_nothing(&mut sql, -3600).await;
+    api.post(&cancellation(sale)).bearer(&sale.operator).send().await.expect(202);
+    eventually("the money to be given back", || async {
+        progress(api, sale).await.filter(|progress| progress["done"] == 2)
+    })
+    .await;
+    let (holder, _, hold) = &evening.holder;
+    let hold = api.get(&format!("/v1/holds/{hold}")).bearer(&holder.token).send().await.expect(200);
+    assert_eq!(hold["status"], "released");
+    // Whoever calls is told that something is wrong, once it has its turn.
+    eventually("the job to fail", || async {
+        evening.instances[0].state.aftermath.give_back().await.is_err().then_some(())
+    })
+    .await;
+    for table in ["reservations WHERE state = 0", "concert_cancellations WHERE operator_id IS NOT NULL"] {
+        let clear = format!("DELETE FROM {table}");
+        sqlx::query(sqlx::AssertSqlSafe(clear)).execute(&mut sql).await.expect("cleared");
+    }
+    drop(sql);
+    evening.end().await;
+}
+
 /// Progress as a surviving instance tells it.
 async fn progress(api: &Api, sale: &Sale) -> Option<Value> {
     let reply = api.get(&cancellation(sale)).bearer(&sale.operator).try_send().await.ok()?;
@@ -386,6 +435,46 @@ async fn a_performance_is_moved_and_its_buyers_may_go() {
     cancel(&other, &after, &paid_after).await.expect_problem(409, "not_cancellable");
     cancel(&other, &before, &paid_before).await.expect(200);
     assert_eq!(balance(&api, &before).await, 50_000);
+    world.assert_clean(&one).await;
+    world.end(vec![one, two]).await;
+}
+
+/// Moves the first performance by so much.
+async fn postpone(api: &Api, sale: &Sale, one: &Instance, by: Duration) {
+    let path = format!("/v1/admin/performances/{}/postponement", sale.performances[0]);
+    let body = json!({"starts_at": one.state.clock.now().plus(by)});
+    api.post(&path).bearer(&sale.operator).json(&body).send().await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_let_in_before_a_move_may_go_or_come_again_once() {
+    let world = World::new().await;
+    let (one, two) = (world.instance().await, world.instance().await);
+    let (api, other) = (Api::over(&[&one]), Api::over(&[&two]));
+    let sale = Sale::new(&api, &one, &Plan::default()).await;
+    let (goes, given_back) = booked(&api, &sale, "A-1-1").await;
+    let (comes, kept) = booked(&api, &sale, "A-1-2").await;
+    let gate = async |api: &Api, reservation: &Value| {
+        let path = format!("/v1/admin/tickets/{}/check-in", text(&reservation["seats"][0]["ticket_code"]));
+        api.post(&path).bearer(&sale.operator).send().await
+    };
+    for reservation in [&given_back, &kept] {
+        gate(&api, reservation).await.expect(200);
+        gate(&other, reservation).await.expect_problem(409, "already_checked_in");
+    }
+    cancel(&api, &goes, &given_back).await.expect_problem(409, "not_cancellable");
+
+    // Once, and once more: what counts is the last date.
+    for days in [45, 60] {
+        postpone(&api, &sale, &one, DAY * days).await;
+        let entered = gate(&other, &kept).await.expect(200);
+        let again = gate(&api, &kept).await.expect_problem(409, "already_checked_in");
+        assert_eq!(again["checked_in_at"], entered["checked_in_at"]);
+        cancel(&other, &comes, &kept).await.expect_problem(409, "not_cancellable");
+    }
+    cancel(&other, &goes, &given_back).await.expect(200);
+    assert_eq!((balance(&api, &goes).await, balance(&api, &comes).await), (json!(50_000), json!(40_000)));
+    gate(&api, &given_back).await.expect_problem(409, "ticket_void");
     world.assert_clean(&one).await;
     world.end(vec![one, two]).await;
 }

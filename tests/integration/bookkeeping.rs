@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use frontrow::booking::holds::retention::Pace;
 use rand::Rng as _;
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -93,6 +94,61 @@ async fn a_months_statement_is_what_its_entries_add_up_to() {
     world.end(vec![one]).await;
 }
 
+/// Somebody tried to pay a hold by card, which failed.
+async fn try_by_card(world: &World, buyer: &Buyer, hold: &str) {
+    let hex = |id: &str| format!("x'{}'", id.parse::<Uuid>().expect("an id").simple());
+    let attempt = format!(
+        "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at) \
+         VALUES ({}, {}, 1, 2, 0, {}, 10000, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))",
+        hex(&Uuid::now_v7().to_string()),
+        hex(&buyer.id),
+        hex(hold)
+    );
+    world.sql().await.execute(AssertSqlSafe(attempt)).await.expect("an attempt");
+}
+
+/// What is kept for ever is walked over, however much of it stands before the rest, even where all ended in the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_that_are_kept_do_not_stand_before_the_others() {
+    let world = World::with(&[LONG_SESSIONS, ("FRONTROW__BOOKING__KEEP_HOLDS_DAYS", "3")]).await;
+    let one = world.instance().await;
+    let api = Api::over(&[&one]);
+    let sale = Sale::new(&api, &one, &Plan { limit: 10, ..Plan::default() }).await;
+    let buyer = Buyer::new(&api).await;
+    let pass = buyer.enter(&api, &sale).await;
+    let mut holds = Vec::new();
+    for seat in ["A-1-1", "A-1-2", "A-1-3", "A-1-4", "A-1-5", "A-2-1", "A-2-2", "A-2-3"] {
+        holds.push(buyer.hold(&api, &sale.performances[0], &pass, &[seat]).await);
+    }
+    holds.sort();
+    let (kept, others) = holds.split_at(5);
+    for hold in kept {
+        try_by_card(&world, &buyer, hold).await;
+    }
+    world.advance(3 * DAY + Duration::from_mins(6));
+    let at_once = "UPDATE holds AS h JOIN (SELECT MIN(expires_at) AS first FROM holds) AS f SET h.expires_at = f.first";
+    world.sql().await.execute(at_once).await.expect("the same end");
+    let status = async |hold: &String| api.get(&format!("/v1/holds/{hold}")).bearer(&buyer.token).send().await.status;
+
+    // Two holds a run: two runs see what is kept only, the next ones what stands behind it, the last one the end.
+    let pace = Pace { rows: 2, batches_max: 1 };
+    let mut forgotten = Vec::new();
+    for _ in 0..5 {
+        forgotten.push(one.state.holds.tidy(pace).await.expect("tidied"));
+    }
+    assert_eq!(forgotten, [0, 0, 1, 2, 0]);
+    for (holds, expected) in [(kept, 200), (others, 404)] {
+        for hold in holds {
+            assert_eq!(status(hold).await, expected);
+        }
+    }
+    // And from the beginning again.
+    let settled = "DELETE FROM payments";
+    world.sql().await.execute(settled).await.expect("no attempts");
+    assert_eq!(one.state.holds.tidy(pace).await.expect("tidied"), 2);
+    world.end(vec![one]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn holds_that_came_to_nothing_are_forgotten_and_no_others() {
     let world = World::with(&[LONG_SESSIONS, ("FRONTROW__BOOKING__KEEP_HOLDS_DAYS", "3")]).await;
@@ -107,29 +163,20 @@ async fn holds_that_came_to_nothing_are_forgotten_and_no_others() {
         holds.push(buyer.hold(&api, &sale.performances[0], &pass, &[seat]).await);
     }
     let [paid, released, expired, tried] = &holds[..] else { panic!("four holds") };
-    // Somebody tried to pay the last one by card, which failed.
-    let hex = |id: &str| format!("x'{}'", id.parse::<Uuid>().expect("an id").simple());
-    let attempt = format!(
-        "INSERT INTO payments (id, user_id, method, state, subject_kind, subject_id, amount, created_at, changed_at) \
-         VALUES ({}, {}, 1, 2, 0, {}, 10000, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6))",
-        hex(&Uuid::now_v7().to_string()),
-        hex(&buyer.id),
-        hex(tried)
-    );
-    world.sql().await.execute(AssertSqlSafe(attempt)).await.expect("an attempt");
+    try_by_card(&world, &buyer, tried).await;
     assert_eq!(buyer.try_pay(&api, paid, "pay").await.status, 201);
     let release = api.delete(&format!("/v1/holds/{released}")).bearer(&buyer.token);
     assert_eq!(release.send().await.status, 204);
 
     let status = async |hold: &String| api.get(&format!("/v1/holds/{hold}")).bearer(&buyer.token).send().await.status;
     world.advance(3 * DAY);
-    assert_eq!(one.state.holds.tidy().await.expect("tidied"), 0, "not yet");
+    assert_eq!(one.state.holds.tidy(Pace::default()).await.expect("tidied"), 0, "not yet");
     for hold in &holds {
         assert_eq!(status(hold).await, 200);
     }
     world.advance(Duration::from_mins(6));
-    assert_eq!(one.state.holds.tidy().await.expect("tidied"), 2);
-    assert_eq!(one.state.holds.tidy().await.expect("tidied"), 0);
+    assert_eq!(one.state.holds.tidy(Pace::default()).await.expect("tidied"), 2);
+    assert_eq!(one.state.holds.tidy(Pace::default()).await.expect("tidied"), 0);
     for (hold, expected) in [(paid, 200), (released, 404), (expired, 404), (tried, 200)] {
         assert_eq!(status(hold).await, expected);
     }

@@ -1,15 +1,14 @@
 //! Cancelling a concert: at once for everybody who would still buy, and step by step for those who have bought.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::domain::{Cancellation, CancellationState};
+use super::refunding::Turns;
 use super::store;
 use crate::accounts::{UserId, actions};
-use crate::booking::reservations::ReservationId;
 use crate::booking::reservations::store::refunds::count_open;
 use crate::booking::seats::Settings;
 use crate::catalog::{Catalog, ConcertId, changes};
@@ -32,10 +31,10 @@ pub struct Aftermath {
     pub(super) refunds_per_second_max: u32,
     /// How long a hold lives.
     pub(super) hold_for: Duration,
+    /// Of reservations that cannot be given back, and of concerts that are held up.
     pub(super) seldom: Arc<Seldom>,
-    /// Of each running cancellation, the reservation up to which this instance has looked: one that cannot be given back does
-    /// not stand before the others for ever.
-    pub(super) looked: Arc<Mutex<HashMap<ConcertId, ReservationId>>>,
+    pub(super) stuck: Arc<Seldom>,
+    pub(super) turns: Arc<Mutex<Turns>>,
 }
 
 impl Aftermath {
@@ -44,8 +43,8 @@ impl Aftermath {
     pub fn new(db: Db, catalog: Arc<Catalog>, wake: Wake, settings: &Settings) -> Self {
         let refunds_per_second_max = settings.refunds_per_second_max;
         let hold_for = Duration::from_secs(settings.hold_secs);
-        let (seldom, looked) = (Arc::default(), Arc::default());
-        Self { db, catalog, wake, refunds_per_second_max, hold_for, seldom, looked }
+        let (seldom, stuck, turns) = (Arc::default(), Arc::default(), Arc::default());
+        Self { db, catalog, wake, refunds_per_second_max, hold_for, seldom, stuck, turns }
     }
 
     /// Cancels a concert: from the answer on nothing of it is sold any more, and the money is given back by all instances

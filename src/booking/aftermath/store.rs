@@ -13,8 +13,9 @@ const INSERT: &str = "INSERT INTO concert_cancellations (concert_id, operator_id
      VALUES (?, ?, UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
 const FIND: &str = "SELECT concert_id, state, done, refunded_amount, requested_at, finished_at \
      FROM concert_cancellations WHERE concert_id = ?";
-const LIST_RUNNING: &str = "SELECT concert_id, requested_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS may_have_holds \
-     FROM concert_cancellations WHERE state = 0 ORDER BY requested_at LIMIT ?";
+const LIST_RUNNING: &str = "SELECT concert_id, requested_at, requested_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AS may_have_holds \
+     FROM concert_cancellations WHERE state = 0 AND requested_at >= ? AND (requested_at > ? OR concert_id > ?) \
+     ORDER BY requested_at, concert_id LIMIT ?";
 const COUNT_REFUND: &str =
     "UPDATE concert_cancellations SET done = done + 1, refunded_amount = refunded_amount + ? WHERE concert_id = ?";
 const FINISH: &str = "UPDATE concert_cancellations SET state = 1, finished_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
@@ -41,23 +42,34 @@ pub(super) async fn find(conn: &mut Conn, concert: ConcertId) -> Result<Option<C
     Ok(sqlx::query_as(FIND).bind(concert).fetch_optional(conn.sql()).await?)
 }
 
+/// Where a cancellation stands among the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::FromRow)]
+pub(super) struct Place {
+    pub requested_at: Timestamp,
+    pub concert_id: ConcertId,
+}
+
 /// A concert whose money is still given back.
 #[derive(Clone, Copy, Debug, sqlx::FromRow)]
 pub(super) struct Running {
-    pub concert_id: ConcertId,
+    #[sqlx(flatten)]
+    pub place: Place,
     /// Whether it was cancelled so lately that holds of it may still live.
     pub may_have_holds: bool,
 }
 
-/// Concerts whose money is still given back, the oldest cancellation first. Holds of one that was cancelled so long ago have
-/// ended.
+/// Concerts after that place whose money is still given back, the oldest cancellation first. Holds of one that was cancelled so
+/// long ago have ended.
 pub(super) async fn list_running(
     conn: &mut Conn,
     holds_end_after: Duration,
+    after: Place,
     limit: u32,
 ) -> Result<Vec<Running>, Problem> {
     let since = conn.offset_micros().saturating_sub(micros(holds_end_after));
-    Ok(sqlx::query_as(LIST_RUNNING).bind(since).bind(limit).fetch_all(conn.sql()).await?)
+    let Place { requested_at, concert_id } = after;
+    let list = sqlx::query_as(LIST_RUNNING).bind(since).bind(requested_at).bind(requested_at).bind(concert_id);
+    Ok(list.bind(limit).fetch_all(conn.sql()).await?)
 }
 
 fn micros(time: Duration) -> i64 {

@@ -13,7 +13,7 @@ mod closing;
 pub mod domain;
 pub mod http;
 mod marks;
-mod retention;
+pub mod retention;
 mod service;
 pub mod store;
 mod taking;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::batch::HoldSeats;
 use super::domain::{HOLD_PAID, HeldSeat, Hold, HoldId, HoldStatus};
+use super::retention::Walk;
 use super::store::{self, HoldRow};
 use crate::accounts::UserId;
 use crate::booking::seats::filter::{Change, Filter, Hall};
@@ -51,6 +52,7 @@ pub struct Holds(Arc<Inner>);
 pub(super) struct Inner {
     pub parts: Parts,
     pub combiner: Combiner<HoldSeats>,
+    tidied: Walk,
 }
 
 /// What a buyer asks to hold.
@@ -91,7 +93,7 @@ impl Holds {
         };
         let work = HoldSeats { filter: parts.filter.clone() };
         let combiner = Combiner::new(parts.db.clone(), work, bounds);
-        Self(Arc::new(Inner { parts, combiner }))
+        Self(Arc::new(Inner { parts, combiner, tidied: Walk::default() }))
     }
 
     /// Holds all the seats, or none.
@@ -111,8 +113,8 @@ impl Holds {
     }
 
     /// What [`Holds::tidy`] needs.
-    pub(super) fn for_tidying(&self) -> (&Db, u32) {
-        (&self.0.parts.db, self.0.parts.settings.keep_holds_days)
+    pub(super) fn for_tidying(&self) -> (&Db, &Walk, u32) {
+        (&self.0.parts.db, &self.0.tidied, self.0.parts.settings.keep_holds_days)
     }
 
     /// The user's hold.

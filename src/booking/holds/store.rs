@@ -29,8 +29,8 @@ const LIST_LIVE_SEAT_COUNTS: &str = "SELECT user_id, seat_count FROM holds WHERE
      AND expires_at > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND AND user_id IN (?)";
 const LIST_IDS_FOR_UPDATE: &str = "SELECT id FROM holds WHERE id IN (?) ORDER BY id FOR UPDATE";
 /// By their ends, so that paid ones are not read past. What somebody is at is left for the next time.
-const LIST_OVER_FOR_UPDATE: &str = "SELECT id, expires_at FROM holds WHERE state = ? AND expires_at > ? \
-     AND expires_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL ? DAY ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED";
+const LIST_OVER_FOR_UPDATE: &str = "SELECT id, expires_at FROM holds WHERE state = ? AND expires_at >= ? AND (expires_at > ? OR id > ?) \
+     AND expires_at < UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND - INTERVAL ? DAY ORDER BY expires_at, id LIMIT ? FOR UPDATE SKIP LOCKED";
 const DELETE_SEATS: &str = "DELETE FROM hold_seats WHERE hold_id IN (?)";
 const DELETE: &str = "DELETE FROM holds WHERE state <> 1 AND id IN (?)";
 /// A hold and a seat of it as text, in bytes.
@@ -259,12 +259,19 @@ async fn set_state(conn: &mut Conn, hold: HoldId, state: u8, now: Timestamp) -> 
     Ok(())
 }
 
-/// Holds that came to nothing and ended after that instant, but more than so many days ago, locked: in the order of their ends,
+/// How far somebody has looked through holds in the order of their ends: the last hold, and when it ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    pub ended: Timestamp,
+    pub hold: HoldId,
+}
+
+/// Holds that came to nothing and come after that one, and ended more than so many days ago, locked: in the order of their ends,
 /// which are told too.
 pub(super) async fn list_over_for_update(
     conn: &mut Conn,
     over: Over,
-    after: Timestamp,
+    after: Reached,
     keep_days: u32,
     limit: u32,
 ) -> Result<Vec<(HoldId, Timestamp)>, Problem> {
@@ -272,8 +279,8 @@ pub(super) async fn list_over_for_update(
         Over::Released => 2_u8,
         Over::Expired => 0,
     };
-    let text = Text::new(LIST_OVER_FOR_UPDATE).bind(&state).bind(&after).bind(&conn.offset_micros());
-    text.bind(&keep_days).bind(&limit).list(conn).await
+    let text = Text::new(LIST_OVER_FOR_UPDATE).bind(&state).bind(&after.ended).bind(&after.ended).bind(&after.hold);
+    text.bind(&conn.offset_micros()).bind(&keep_days).bind(&limit).list(conn).await
 }
 
 /// Deletes locked holds that were not paid, with their seats. Returns how many.

@@ -12,7 +12,8 @@ use super::store::ReservationRow;
 use crate::accounts::UserId;
 use crate::booking::seats::News;
 use crate::booking::tickets::TicketKeys;
-use crate::catalog::{Reader, changes};
+use crate::catalog::Reader;
+use crate::catalog::changes::{self, Date};
 use crate::platform::clock::Timestamp;
 use crate::platform::db::{self, Conn};
 use crate::platform::error::Problem;
@@ -51,13 +52,14 @@ impl Cancelling {
         let owned = store::refunds::find_of_user_for_update(conn, self.user, self.id).await?;
         let owned = owned.ok_or_else(|| Problem::not_found("reservation"))?;
         let concert = self.catalog.get_concert_within(conn, owned.row.concert_id).await?;
-        self.check(conn, &owned.row).await?;
-        let undone = undo(conn, owned, By::Buyer).await?;
+        let date = self.check(conn, &owned.row).await?;
+        let undone = undo(conn, owned, By::Buyer { postponed_at: date.postponed_at }).await?;
         undone.tell(&concert, &self.news);
         Answer::json(OK, &undone.shown(&concert, &self.keys))
     }
 
-    async fn check(&self, conn: &mut Conn, row: &ReservationRow) -> Result<(), Problem> {
+    /// The date that the reservation is good for, where it can still be given back.
+    async fn check(&self, conn: &mut Conn, row: &ReservationRow) -> Result<Date, Problem> {
         let is_confirmed = ReservationStatus::of(row.state) == ReservationStatus::Confirmed;
         // Read here, not from memory: another instance may have moved the date a moment ago.
         let date = changes::find_date(conn, row.performance_id).await?;
@@ -66,7 +68,7 @@ impl Cancelling {
         if !is_confirmed || db::now(conn).await? >= deadline {
             return Err(Problem::new(&NOT_CANCELLABLE));
         }
-        Ok(())
+        Ok(date)
     }
 }
 

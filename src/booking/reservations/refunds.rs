@@ -20,6 +20,7 @@ use crate::booking::tickets::TicketKeys;
 use crate::catalog::Reader;
 use crate::catalog::domain::Concert;
 use crate::payments::{self, Method, Payment};
+use crate::platform::clock::Timestamp;
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, OK, RequestKey};
@@ -35,8 +36,11 @@ const REFUNDED: &str = "reservation.refunded";
 /// Who gives a reservation back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// Its buyer, who cannot have used it.
-    Buyer,
+    /// Its buyer, who cannot have used it: for this date, if its performance was moved.
+    Buyer {
+        /// When the performance was last moved. What opened a gate before that did so for another date.
+        postponed_at: Option<Timestamp>,
+    },
     /// The house, whatever became of it.
     House,
 }
@@ -44,14 +48,14 @@ pub(super) enum By {
 impl By {
     const fn state(self) -> u8 {
         match self {
-            Self::Buyer => ReservationStatus::CANCELLED,
+            Self::Buyer { .. } => ReservationStatus::CANCELLED,
             Self::House => ReservationStatus::REFUNDED,
         }
     }
 
     const fn topic(self) -> &'static str {
         match self {
-            Self::Buyer => CANCELLED,
+            Self::Buyer { .. } => CANCELLED,
             Self::House => REFUNDED,
         }
     }
@@ -85,7 +89,10 @@ impl Undone {
 pub(super) async fn undo(conn: &mut Conn, mut owned: OwnedRow, by: By) -> Result<Undone, Problem> {
     let (id, user) = (owned.row.id, owned.user_id);
     let sold: Vec<SoldSeat> = store::list_seats(conn, &[id]).await?.into_iter().map(|(_, seat)| seat).collect();
-    let ended = store::refunds::end_tickets(conn, id, by == By::House).await?;
+    let ended = match by {
+        By::House => store::refunds::end_tickets(conn, id).await?,
+        By::Buyer { postponed_at } => store::refunds::end_unused_tickets(conn, id, postponed_at).await?,
+    };
     if ended != sold.len() as u64 {
         // Of a locked, confirmed reservation every ticket is live, but one that has opened a gate stays so.
         return Err(Problem::new(&NOT_CANCELLABLE).detail("A ticket of this reservation was used."));

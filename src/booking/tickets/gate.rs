@@ -3,6 +3,9 @@
 //! One statement marks a ticket's row, and only where it is live and was not marked before: of any number of gates that are
 //! shown the same code, the row's lock lets one be first. Giving the reservation back changes the same row, so that either the
 //! ticket was used or it is void, never both.
+//!
+//! A mark from before the performance was last moved is of another date, and does not count. The moment of the move is read in
+//! the same transaction, before the mark: one that is committed in between only makes this gate refuse what the next asks again.
 
 use serde::Serialize;
 
@@ -12,7 +15,7 @@ use super::{ALREADY_CHECKED_IN, OTHER_PERFORMANCE, TICKET_GONE, TICKET_VOID};
 use crate::accounts::UserId;
 use crate::booking::reservations::ReservationId;
 use crate::booking::reservations::store::tickets as store;
-use crate::catalog::PerformanceId;
+use crate::catalog::{PerformanceId, changes};
 use crate::platform::clock::Timestamp;
 use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
@@ -107,7 +110,9 @@ impl CheckIn {
             let id = ticket.performance_id.to_string();
             return Err(Problem::new(&OTHER_PERFORMANCE).with("performance_id", id));
         }
-        let is_first = store::check_in(conn, &self.shown.serial, self.operator).await?;
+        let date = changes::find_date(conn, ticket.performance_id).await?;
+        let date = date.ok_or_else(|| Problem::internal(anyhow::anyhow!("no such performance")))?;
+        let is_first = store::check_in(conn, &self.shown.serial, self.operator, date.postponed_at).await?;
         // As it is now: another gate, or its buyer, may have been faster since it was found.
         let ticket = store::find(conn, &self.shown.serial).await?.ok_or_else(unknown)?;
         match (is_first, ticket.is_live, ticket.checked_in_at) {

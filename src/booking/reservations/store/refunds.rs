@@ -4,6 +4,7 @@ use super::ReservationRow;
 use crate::accounts::UserId;
 use crate::booking::reservations::domain::ReservationId;
 use crate::catalog::ConcertId;
+use crate::platform::clock::Timestamp;
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
 
@@ -20,8 +21,7 @@ const COUNT_OPEN: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(state = 0), 0) AS S
 const END: &str = "UPDATE reservations SET state = ?, \
      changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ?";
 const END_TICKETS: &str = "UPDATE reservation_seats SET is_live = NULL WHERE reservation_id = ?";
-const END_UNUSED_TICKETS: &str =
-    "UPDATE reservation_seats SET is_live = NULL WHERE reservation_id = ? AND checked_in_at IS NULL";
+const END_UNUSED_TICKETS: &str = "UPDATE reservation_seats SET is_live = NULL WHERE reservation_id = ? AND (checked_in_at IS NULL OR checked_in_at < ?)";
 
 /// A reservation's row, and whose it is.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -56,14 +56,19 @@ pub(in crate::booking::reservations) async fn find_confirmed_for_update(
     Ok(sqlx::query_as(FIND_CONFIRMED_FOR_UPDATE).bind(id).fetch_optional(conn.sql()).await?)
 }
 
-/// Ends the tickets of a locked reservation, those that were used only where `used_too`. Returns how many ended.
-pub(in crate::booking::reservations) async fn end_tickets(
+/// Ends the tickets of a locked reservation, used or not. Returns how many ended.
+pub(in crate::booking::reservations) async fn end_tickets(conn: &mut Conn, id: ReservationId) -> Result<u64, Problem> {
+    Ok(sqlx::query(END_TICKETS).bind(id).execute(conn.sql()).await?.rows_affected())
+}
+
+/// Ends those tickets of a locked reservation that were not used since its performance was last moved, at `postponed_at`.
+/// Returns how many ended.
+pub(in crate::booking::reservations) async fn end_unused_tickets(
     conn: &mut Conn,
     id: ReservationId,
-    used_too: bool,
+    postponed_at: Option<Timestamp>,
 ) -> Result<u64, Problem> {
-    let end = if used_too { END_TICKETS } else { END_UNUSED_TICKETS };
-    Ok(sqlx::query(end).bind(id).execute(conn.sql()).await?.rows_affected())
+    Ok(sqlx::query(END_UNUSED_TICKETS).bind(id).bind(postponed_at).execute(conn.sql()).await?.rows_affected())
 }
 
 /// Ends a locked reservation in this state.

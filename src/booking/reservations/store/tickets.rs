@@ -10,7 +10,7 @@ use crate::platform::error::Problem;
 const FIND: &str = "SELECT reservation_id, seat_no, performance_id, label, grade, ticket_code, is_live IS NOT NULL AS is_live, checked_in_at \
      FROM reservation_seats WHERE ticket_code = ?";
 const CHECK_IN: &str = "UPDATE reservation_seats SET checked_in_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, \
-     checked_in_by = ? WHERE ticket_code = ? AND is_live = 1 AND checked_in_at IS NULL";
+     checked_in_by = ? WHERE ticket_code = ? AND is_live = 1 AND (checked_in_at IS NULL OR checked_in_at < ?)";
 
 /// A ticket's row.
 #[derive(Clone, Debug, sqlx::FromRow)]
@@ -58,12 +58,18 @@ pub async fn find_of(
     Ok(find(conn, serial).await?.filter(|ticket| ticket.reservation_id == reservation))
 }
 
-/// Uses the ticket up. False where it is not live, or was used before.
+/// Uses the ticket up. False where it is not live, or was used before; what it was used for before its performance was moved, at
+/// `postponed_at`, does not count.
 ///
 /// # Errors
 /// Where the statement fails.
-pub async fn check_in(conn: &mut Conn, serial: &str, operator: UserId) -> Result<bool, Problem> {
+pub async fn check_in(
+    conn: &mut Conn,
+    serial: &str,
+    operator: UserId,
+    postponed_at: Option<Timestamp>,
+) -> Result<bool, Problem> {
     let offset = conn.offset_micros();
-    let mark = sqlx::query(CHECK_IN).bind(offset).bind(operator).bind(serial);
+    let mark = sqlx::query(CHECK_IN).bind(offset).bind(operator).bind(serial).bind(postponed_at);
     Ok(mark.execute(conn.sql()).await?.rows_affected() == 1)
 }
