@@ -32,7 +32,8 @@ pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Settled, Subj
 pub use settings::Settings;
 pub use store::attempts::{Earlier, list_of_subjects};
 pub use store::{
-    INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, list_tried, mark_refunded, owe_refund,
+    INVARIANTS, ask_in_progress, count_owed, has_any_for_update, insert_settled, list, list_tried, mark_refunded,
+    owe_refund,
 };
 pub use webhooks::Webhooks;
 
