@@ -36,7 +36,8 @@ pub use limits::CardLimits;
 pub use settings::Settings;
 pub use store::attempts::find_last_of_subject;
 pub use store::{
-    INVARIANTS, ask_in_progress, has_any_for_update, insert_settled, list, list_tried, mark_refunded, owe_refund,
+    INVARIANTS, ask_in_progress, count_owed, has_any_for_update, insert_settled, list, list_tried, mark_refunded,
+    owe_refund,
 };
 pub use webhooks::Webhooks;
 

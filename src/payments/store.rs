@@ -28,6 +28,7 @@ const OWE_REFUND: &str = "UPDATE payments SET state = 4, checks = 0, \
      due_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND, changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
      WHERE id = ? AND state = 1 AND method = 1";
 const LIST: &str = "SELECT id, method, state, amount FROM payments WHERE id IN (?)";
+const COUNT_OWED: &str = "SELECT COUNT(*) FROM payments WHERE id IN (?) AND state = 4";
 
 /// What must hold of payments.
 pub const INVARIANTS: &[Invariant] = &[
@@ -151,6 +152,19 @@ pub async fn owe_refund(conn: &mut Conn, id: PaymentId) -> Result<bool, Problem>
     let offset = conn.offset_micros();
     let marked = sqlx::query(OWE_REFUND).bind(offset).bind(offset).bind(id).execute(conn.sql()).await?;
     Ok(marked.rows_affected() == 1)
+}
+
+/// How many of these payments are owed back to a card: the provider has not confirmed yet that it was given back.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn count_owed(conn: &mut Conn, ids: &[PaymentId]) -> Result<u64, Problem> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let text = ids.iter().fold(Text::new(in_list(COUNT_OWED, ids.len())), Text::bind);
+    let counts: Vec<(i64,)> = text.list(conn).await?;
+    Ok(counts.first().map_or(0, |(count,)| count.unsigned_abs()))
 }
 
 /// These payments.

@@ -87,6 +87,15 @@ impl Taking {
     }
 }
 
+/// Locks the buyer's balance for the rest of the transaction, whose row is made where it is missing: for what must come one after
+/// the other although nothing else of the buyer's can be locked.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn lock(conn: &mut Conn, user: UserId) -> Result<(), Problem> {
+    store::get_balance_for_update(conn, user).await.map(drop)
+}
+
 /// Gives `amount` of the revenue back to the buyer and gives the new balance. The balance limit of charges does
 /// not stop it: what is owed is owed.
 ///

@@ -153,6 +153,18 @@ impl Evening {
         moved.expect_problem(409, "concert_cancelled");
     }
 
+    /// The card's money is owed until somebody confirms that it went back.
+    async fn owes_the_card(&self) {
+        let mut sql = self.world.sql().await;
+        let owed = async || progress(&self.apis[0], &self.sale).await.expect("progress")["refunds_owed"].clone();
+        assert_eq!(owed().await, 1);
+        for (is, was, expected) in [(3, 4, 0), (4, 3, 1)] {
+            let mark = "UPDATE payments SET state = ? WHERE state = ? AND method = 1";
+            let marked = sqlx::query(mark).bind(is).bind(was).execute(&mut sql).await.expect("marked");
+            assert_eq!((marked.rows_affected(), owed().await), (1, json!(expected)));
+        }
+    }
+
     /// Waits until both instances tell everybody so.
     async fn is_closed(&self) {
         let joins = format!("/v1/concerts/{}/queue/tickets", self.sale.concert);
@@ -185,6 +197,7 @@ async fn a_cancelled_concert_sells_nothing_and_gives_everything_back() {
         "total",
         "done",
         "pending",
+        "refunds_owed",
         "refunded_amount",
         "currency",
         "requested_at",
@@ -220,6 +233,7 @@ async fn a_cancelled_concert_sells_nothing_and_gives_everything_back() {
     })
     .await;
     assert!(done["finished_at"].is_string());
+    evening.owes_the_card().await;
 
     for ((buyer, paid), (status, left)) in
         [(&evening.payer, ("refunded", 50_000)), (&evening.carder, ("refunding", 50_000))]
@@ -329,6 +343,7 @@ async fn everybody_has_the_money_once_although_an_instance_dies() {
     })
     .await;
     assert_eq!((&done["done"], &done["total"], &done["pending"]), (&json!(BUYERS), &json!(BUYERS), &json!(0)));
+    assert_eq!(done["refunds_owed"], CARDS);
     assert_eq!(done["refunded_amount"], PRICE * i64::try_from(BUYERS).expect("a number"));
     cluster.restart(Victim::Instance).await;
 

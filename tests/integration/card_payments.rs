@@ -443,6 +443,49 @@ async fn a_late_success_past_the_buyers_limit_goes_back() {
     goes_back(shop, &pending).await;
 }
 
+/// Although the buyer has left, and neither payment sees what the other one is about to buy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn late_successes_of_one_buyer_share_the_limit() {
+    let shop = Shop::with(&Plan { limit: 3, ..Plan::default() }).await;
+    let (_, first) = late(&shop).await;
+    let hold = shop.hold(&["A-2-1", "A-2-2"]).await;
+    shop.till.trouble(&[Question::Confirm, Question::Find], Trouble::LoseReply);
+    let second = shop.pay(&hold, VISA, "pay for more").await.expect(202);
+    let stays = format!("/v1/admin/concerts/{}/queue/passes", shop.sale.concert);
+    let ended = shop.api.delete(&stays).bearer(&shop.sale.operator).send().await.expect(200);
+    assert_eq!(ended["ended"], 1);
+    shop.world.advance(PAST_HOLD);
+    shop.till.recover();
+
+    // Both are settled at once: they get as far as the seats, or as they may beside each other, and no further.
+    let mut sql = shop.world.sql().await;
+    sql.execute("START TRANSACTION").await.expect("a transaction");
+    sql.execute("SELECT seat_no FROM seats FOR UPDATE").await.expect("the seats");
+    let attempts = shop.one.state.attempts.clone();
+    let recovering = tokio::spawn(async move { attempts.recover().await });
+    let waits =
+        |text: &&String| text.contains("FROM seats") && text.contains("FOR UPDATE") || text.contains("points_accounts");
+    eventually("both payments to wait", || async {
+        (shop.world.running().await.iter().filter(waits).count() >= 2).then_some(())
+    })
+    .await;
+    sql.execute("ROLLBACK").await.expect("the seats are free");
+    recovering.await.expect("no panic").expect("recovery");
+    let mut found = eventually("both payments to be decided", || async {
+        shop.world.advance(Duration::from_secs(10));
+        shop.recover().await;
+        let status = async |pending: &Value| text(&shop.reservation(&pending["id"]).await["status"]);
+        let found = [status(&first).await, status(&second).await];
+        (!found.iter().any(|status| status == "pending")).then_some(found)
+    })
+    .await;
+    found.sort();
+    assert_eq!(found, ["confirmed", "refunded"]);
+    shop.world.advance(Duration::from_mins(10));
+    shop.recover().await;
+    shop.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_success_of_a_sale_that_is_stopped_goes_back() {
     let shop = Shop::new().await;

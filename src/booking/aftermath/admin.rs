@@ -35,7 +35,8 @@ async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(aftermath.cancel(session.user, concert).await?)))
 }
 
-/// How far giving back the money of a cancelled concert has got.
+/// How far giving back the money of a cancelled concert has got. Cards have theirs once `refunds_owed` is 0: until then the
+/// provider is asked, whatever the state.
 #[utoipa::path(get, path = "/v1/admin/concerts/{id}/cancellation", tag = "operator", security(("bearer" = [])),
     params(("id" = ConcertId, Path, description = "The concert")),
     responses((status = 200, body = Cancellation),

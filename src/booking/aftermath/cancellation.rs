@@ -4,14 +4,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use uuid::Uuid;
 
 use super::domain::{Cancellation, CancellationState};
 use super::refunding::Turns;
 use super::store;
 use crate::accounts::{UserId, actions};
-use crate::booking::reservations::store::refunds::count_open;
+use crate::booking::reservations::ReservationId;
+use crate::booking::reservations::domain::ReservationStatus;
+use crate::booking::reservations::store::refunds::{count_open, list_given_back};
 use crate::booking::seats::Settings;
 use crate::catalog::{Catalog, ConcertId, changes};
+use crate::payments::{self, PaymentId};
 use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
 use crate::platform::money::CURRENCY;
@@ -21,6 +25,8 @@ use crate::queue::pass;
 
 /// The event that a concert is cancelled: the first and only one of it.
 const CANCELLED: &str = "concert.cancelled";
+/// Reservations looked at by one statement that counts what is owed.
+const COUNTED_ROWS: u32 = 1000;
 
 /// Cancels and moves what was sold. Clones share how far they have looked.
 #[derive(Clone, Debug)]
@@ -58,7 +64,7 @@ impl Aftermath {
             self.db.in_tx("aftermath.cancel", input, |conn, input| Box::pin(cancel(conn, input.0, input.1))).await?;
         self.catalog.forget_concerts();
         self.wake.now();
-        Ok(cancelled)
+        self.with_owed(cancelled).await
     }
 
     /// How far it has got.
@@ -67,7 +73,25 @@ impl Aftermath {
     /// 404 where the concert is not cancelled.
     pub async fn get_cancellation(&self, concert: ConcertId) -> Result<Cancellation, Problem> {
         let find = self.db.read("aftermath.find", concert, |conn, concert| Box::pin(find(conn, *concert)));
-        find.await?.ok_or_else(|| Problem::not_found("cancellation"))
+        let found = find.await?.ok_or_else(|| Problem::not_found("cancellation"))?;
+        self.with_owed(found).await
+    }
+
+    /// Counts what is owed to cards, in bounded steps: a large concert has many reservations.
+    async fn with_owed(&self, mut cancellation: Cancellation) -> Result<Cancellation, Problem> {
+        for state in [ReservationStatus::CANCELLED, ReservationStatus::REFUNDED] {
+            let mut after = Some(ReservationId(Uuid::nil()));
+            while let Some(reservation) = after {
+                let input = (cancellation.concert_id, state, reservation);
+                let count = self.db.read("aftermath.count_owed", input, |conn, (concert, state, after)| {
+                    Box::pin(count_owed(conn, *concert, *state, *after))
+                });
+                let (owed, last) = count.await?;
+                cancellation.refunds_owed += owed;
+                after = last;
+            }
+        }
+        Ok(cancellation)
     }
 }
 
@@ -92,6 +116,21 @@ async fn cancel(conn: &mut Conn, operator: UserId, id: ConcertId) -> Result<Canc
     Ok(cancellation)
 }
 
+/// How many of the next reservations in this state are owed to a card, and the last of them where there may be more.
+async fn count_owed(
+    conn: &mut Conn,
+    concert: ConcertId,
+    state: u8,
+    after: ReservationId,
+) -> Result<(u64, Option<ReservationId>), Problem> {
+    let found = list_given_back(conn, concert, state, after, COUNTED_ROWS).await?;
+    let is_full = found.len() as u64 == u64::from(COUNTED_ROWS);
+    let last = found.last().filter(|_| is_full).map(|(reservation, _)| *reservation);
+    let payments: Vec<PaymentId> = found.into_iter().map(|(_, payment)| payment).collect();
+    Ok((payments::count_owed(conn, &payments).await?, last))
+}
+
+/// All but what is owed to cards.
 async fn find(conn: &mut Conn, concert: ConcertId) -> Result<Option<Cancellation>, Problem> {
     let Some(row) = store::find(conn, concert).await? else { return Ok(None) };
     let open = count_open(conn, concert).await?;
@@ -102,6 +141,7 @@ async fn find(conn: &mut Conn, concert: ConcertId) -> Result<Option<Cancellation
         total: done + open.all - open.pending,
         done,
         pending: open.pending,
+        refunds_owed: 0,
         refunded_amount: row.refunded_amount,
         currency: CURRENCY,
         requested_at: row.requested_at,

@@ -12,7 +12,8 @@ use crate::platform::money::Money;
 pub enum CancellationState {
     /// Money is being given back.
     Running,
-    /// Nobody has any coming.
+    /// Nothing is left to give back: points are with their buyers again, and what was paid by card is owed to it. What the
+    /// provider has not confirmed yet is counted by `refunds_owed`.
     Done,
 }
 
@@ -33,17 +34,20 @@ pub struct Cancellation {
     pub state: CancellationState,
     /// Reservations that are or were to be given back.
     pub total: u64,
-    /// Those among them that were.
+    /// Those among them that were: by card, those that the provider was or will be asked to give back.
     pub done: u64,
     /// Reservations whose payment is not decided yet: they come to nothing, or are given back when it succeeds.
     pub pending: u64,
+    /// Refunds to cards that the provider has not confirmed yet, of all of the concert's reservations: also of those that their
+    /// buyers gave back, and of payments that came too late.
+    pub refunds_owed: u64,
     /// What was given back. Of cards: what the provider was or will be asked to give back.
     pub refunded_amount: Money,
     /// The currency.
     pub currency: &'static str,
     /// When the concert was cancelled.
     pub requested_at: Timestamp,
-    /// When all was given back.
+    /// When the last one was given back, or was owed to its card.
     pub finished_at: Option<Timestamp>,
 }
 

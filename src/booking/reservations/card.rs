@@ -173,6 +173,8 @@ impl<'a> Late<'a> {
     /// Sells the same seats again, where nobody has them and nothing stands against it.
     async fn sell_again(&self, conn: &mut Conn) -> Result<bool, Problem> {
         pass::lock_stay(conn, self.hold.concert_id, self.user()).await?;
+        // Whose stay has ended has no row there. Two late payments of one buyer must not both find the limit free.
+        points::ledger::lock(conn, self.user()).await?;
         let now = db::now(conn).await?;
         let performance = self.concert.performances.iter().find(|one| one.id == self.hold.performance_id);
         let is_on = performance.is_some_and(|one| now < one.starts_at)

@@ -4,6 +4,7 @@ use super::ReservationRow;
 use crate::accounts::UserId;
 use crate::booking::reservations::domain::ReservationId;
 use crate::catalog::ConcertId;
+use crate::payments::PaymentId;
 use crate::platform::clock::Timestamp;
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
@@ -18,6 +19,9 @@ const FIND_CONFIRMED_FOR_UPDATE: &str = "SELECT id, hold_id, concert_id, perform
 const LIST_CONFIRMED: &str =
     "SELECT id FROM reservations WHERE concert_id = ? AND state = 1 AND id > ? ORDER BY id LIMIT ?";
 const COUNT_OPEN: &str = "SELECT COUNT(*), CAST(COALESCE(SUM(state = 0), 0) AS SIGNED) FROM reservations WHERE concert_id = ? AND state IN (0, 1)";
+/// The servers would rather merge this index with the primary one, and sort.
+const LIST_GIVEN_BACK: &str = "SELECT id, payment_id FROM reservations FORCE INDEX (by_concert) \
+     WHERE concert_id = ? AND state = ? AND id > ? ORDER BY id LIMIT ?";
 const END: &str = "UPDATE reservations SET state = ?, \
      changed_at = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND WHERE id = ?";
 const END_TICKETS: &str = "UPDATE reservation_seats SET is_live = NULL WHERE reservation_id = ?";
@@ -93,6 +97,21 @@ pub async fn list_confirmed(
     limit: u32,
 ) -> Result<Vec<ReservationId>, Problem> {
     Ok(sqlx::query_scalar(LIST_CONFIRMED).bind(concert).bind(after).bind(limit).fetch_all(conn.sql()).await?)
+}
+
+/// The concert's reservations in this state after this one, by their ids, each with its payment: at most `limit`.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_given_back(
+    conn: &mut Conn,
+    concert: ConcertId,
+    state: u8,
+    after: ReservationId,
+    limit: u32,
+) -> Result<Vec<(ReservationId, PaymentId)>, Problem> {
+    let list = sqlx::query_as(LIST_GIVEN_BACK).bind(concert).bind(state).bind(after).bind(limit);
+    Ok(list.fetch_all(conn.sql()).await?)
 }
 
 /// Reservations of the concert that were not given back.
