@@ -462,7 +462,7 @@ async fn late_successes_of_one_buyer_share_the_limit() {
     sql.execute("START TRANSACTION").await.expect("a transaction");
     sql.execute("SELECT seat_no FROM seats FOR UPDATE").await.expect("the seats");
     let attempts = shop.one.state.attempts.clone();
-    let recovering = tokio::spawn(async move { attempts.recover().await });
+    let recovering = tokio::spawn(async move { attempts.find_out_due().await });
     let waits =
         |text: &&String| text.contains("FROM seats") && text.contains("FOR UPDATE") || text.contains("points_accounts");
     eventually("both payments to wait", || async {
