@@ -158,7 +158,8 @@ impl Ground {
 
     fn notices(&self) -> Result<(Webhooks, Mails), ConfigError> {
         let config = &self.config;
-        let webhooks = Webhooks::new(self.db.clone(), &self.keys, Arc::new(OperatorLog), &config.notices);
+        let stores = (self.db.clone(), self.idempotency.clone());
+        let webhooks = Webhooks::new(stores, &self.keys, Arc::new(OperatorLog), &config.notices);
         let mails = Mails::new(self.db.clone(), &config.notices, &config.mail);
         if config.accounts.require_verified && !mails.is_on() {
             let reason = "needs mail.transport: nobody could verify their address".to_owned();

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frontrow::app::state::State;
-use frontrow::notices::webhooks::Dispatcher;
+use frontrow::notices::webhooks::{Dispatcher, Order};
 use frontrow::platform::config::Secret;
 use frontrow::platform::db::Script;
+use frontrow::platform::error::Problem;
+use frontrow::platform::http::keyed::{self, RequestKey};
 use frontrow::platform::outbox::{self, Event};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -35,9 +37,15 @@ async fn operator(state: &State) -> String {
 
 /// Subscribes an address by the services, and gives the endpoint's id and its secret.
 async fn subscribe(state: &State, url: &str) -> (String, String) {
-    let made = state.webhooks.subscribe(frontrow::accounts::UserId::new(), url, &[TOPIC.to_owned()]).await;
-    let made = made.expect("a place");
-    (made.endpoint.id.to_string(), made.secret)
+    let made = try_subscribe(state, url).await.expect("a place");
+    let made: Value = serde_json::from_slice(&made.body).expect("JSON");
+    (text(&made["id"]), text(&made["secret"]))
+}
+
+async fn try_subscribe(state: &State, url: &str) -> Result<keyed::Answer, Problem> {
+    let (operator, topics) = (frontrow::accounts::UserId::new(), vec![TOPIC.to_owned()]);
+    let no_key = RequestKey { key: None, fingerprint: [0; 32] };
+    state.webhooks.subscribe(Order { operator, url: url.to_owned(), topics }, no_key).await
 }
 
 /// Records so many events, each of a thing of its own; they are relayed by whoever relays.
@@ -320,7 +328,7 @@ async fn nobody_leads_the_server_into_the_house() {
     let state = world.services(&[]).await;
     let inside = Receiver::accepting().await;
     for url in [inside.url(), format!("http://[::1]:{}/", inside.port()), "http://169.254.169.254/".to_owned()] {
-        let refused = state.webhooks.subscribe(frontrow::accounts::UserId::new(), &url, &[TOPIC.to_owned()]).await;
+        let refused = try_subscribe(&state, &url).await;
         assert_eq!(refused.expect_err("not public").code().code, "invalid_body", "{url}");
     }
     // A name is looked at when something is sent: by then it may mean anything.
@@ -402,6 +410,36 @@ async fn webhooks_are_few_and_each_address_is_subscribed_once() {
         let secret = text(&reply.body["secret"]);
         assert!(!stored.contains(secret.trim_start_matches("whsec_")));
     }
+    world.end(vec![one, other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_is_repeated_with_its_secret() {
+    let world = World::with(&HERE).await;
+    let (one, other) = (world.instance().await, world.instance().await);
+    let (first, second) = (Api::over(&[&one]), Api::over(&[&other]));
+    let token = operator(&one.state).await;
+    let subscribe = async |api: &Api, url: &str, key: &str| {
+        let body = json!({"url": url, "topics": [TOPIC]});
+        api.post("/v1/admin/webhooks").bearer(&token).key(key).json(&body).send().await
+    };
+    let url = "https://hooks.example.com/one";
+    let made = subscribe(&first, url, "once").await;
+    let repeat = subscribe(&second, url, "once").await;
+    assert_eq!((repeat.header("idempotency-replayed"), &repeat.bytes), (Some("true"), &made.bytes));
+    let made = made.expect(201);
+    assert_eq!(repeat.expect(201)["id"], made["id"]);
+    subscribe(&first, "https://hooks.example.com/two", "once").await.expect_problem(422, "idempotency_key_reused");
+    subscribe(&first, url, "another").await.expect_problem(409, "webhook_exists");
+    let listed = first.get("/v1/admin/webhooks").bearer(&token).send().await.expect(200);
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
+
+    // What is kept for the repeat does not tell the secret.
+    let kept = "SELECT CONVERT(body USING utf8mb4) FROM idempotency_keys WHERE request_key = 'once'";
+    let kept: String = sqlx::query_scalar(kept).fetch_one(&mut world.sql().await).await.expect("an answer");
+    let secret = text(&made["secret"]);
+    assert!(secret.starts_with("whsec_") && kept.contains(&text(&made["id"])), "{kept}");
+    assert!(!kept.contains("whsec_") && !kept.contains(secret.trim_start_matches("whsec_")), "{kept}");
     world.end(vec![one, other]).await;
 }
 

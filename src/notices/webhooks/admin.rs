@@ -10,10 +10,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::domain::{Endpoint, EndpointId, NewEndpoint};
-use super::service::Webhooks;
+use super::service::{Order, Webhooks};
 use crate::accounts::Operator;
 use crate::platform::error::{Problem, ProblemBody};
-use crate::platform::http::{Body, Id, Page, PageParams};
+use crate::platform::http::keyed::Answer;
+use crate::platform::http::{Id, KeyedBody, Page, PageParams};
 
 /// The operator's routes.
 pub fn router(webhooks: Webhooks) -> OpenApiRouter {
@@ -32,26 +33,26 @@ struct WebhookBody {
     topics: Vec<String>,
 }
 
-/// Subscribes an address to events. The secret in the answer is shown this once: a repeat is refused, so that nobody but whoever
-/// reads this answer has it.
+/// Subscribes an address to events. The secret is in this answer only, and in that to a repeat with the same key; any other repeat
+/// is refused, so that nobody but whoever sent this has it.
 #[utoipa::path(
     post, path = "/v1/admin/webhooks", tag = "operator", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes a repeat harmless.")),
     request_body = WebhookBody,
     responses(
         (status = 201, description = "Subscribed.", body = NewEndpoint),
         (status = 401, description = "unauthenticated", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "forbidden", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 409, description = "webhook_exists, or webhooks_full with limit", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "invalid_body", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "webhook_exists, webhooks_full with limit, idempotency_key_in_flight", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "invalid_body or idempotency_key_reused", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 async fn subscribe(
     State(webhooks): State<Webhooks>,
     Operator(session): Operator,
-    Body(body): Body<WebhookBody>,
-) -> Result<Response, Problem> {
-    let made = webhooks.subscribe(session.user, &body.url, &body.topics).await?;
-    Ok((StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(made)).into_response())
+    KeyedBody { key, body: WebhookBody { url, topics } }: KeyedBody<WebhookBody>,
+) -> Result<Answer, Problem> {
+    webhooks.subscribe(Order { operator: session.user, url, topics }, key).await
 }
 
 /// The webhooks, oldest first, without their secrets.

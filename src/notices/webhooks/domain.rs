@@ -90,7 +90,7 @@ pub struct Endpoint {
     pub created_at: Timestamp,
 }
 
-/// A new endpoint, with the secret that is shown this once.
+/// A new endpoint, with the secret that is shown to whoever subscribed it.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct NewEndpoint {
     /// The endpoint.

@@ -25,4 +25,4 @@ mod store;
 
 pub use dispatcher::Dispatcher;
 pub use domain::{CODES, EndpointId, TOPICS};
-pub use service::{ActionLog, Webhooks};
+pub use service::{ActionLog, Order, Webhooks};

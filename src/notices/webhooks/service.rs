@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -21,10 +21,14 @@ use crate::platform::clock::Timestamp;
 use crate::platform::config::Secret;
 use crate::platform::db::{self, Conn, Db};
 use crate::platform::error::{Fault, Problem};
+use crate::platform::http::keyed::{Answer, CREATED, RequestKey};
 use crate::platform::http::{Page, PageParams};
+use crate::platform::idempotency::Idempotency;
 use crate::platform::outbox::Event;
 use crate::platform::token::{KeyRing, Sealer};
 
+/// The member of an answer that has the secret.
+const SECRET: &str = "secret";
 /// Rows stored by one statement.
 const ROWS_PER_INSERT: usize = 200;
 /// Dead letters made due by one transaction.
@@ -42,6 +46,17 @@ pub trait ActionLog: fmt::Debug + Send + Sync {
     ) -> BoxFuture<'c, Result<(), Problem>>;
 }
 
+/// What an operator wants subscribed.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Who orders it.
+    pub operator: UserId,
+    /// Where deliveries go.
+    pub url: String,
+    /// Which events.
+    pub topics: Vec<String>,
+}
+
 /// The endpoints of an installation. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Webhooks(Arc<Inner>);
@@ -49,6 +64,7 @@ pub struct Webhooks(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     db: Db,
+    idempotency: Idempotency,
     guard: Guard,
     sealer: Sealer,
     log: Arc<dyn ActionLog>,
@@ -68,10 +84,15 @@ struct Subscribing {
 impl Webhooks {
     /// The endpoints in this database, with secrets sealed under these keys.
     #[must_use]
-    pub fn new(db: Db, keys: &KeyRing, log: Arc<dyn ActionLog>, settings: &Settings) -> Self {
+    pub fn new(
+        (db, idempotency): (Db, Idempotency),
+        keys: &KeyRing,
+        log: Arc<dyn ActionLog>,
+        settings: &Settings,
+    ) -> Self {
         let guard = Guard::new(settings);
         let (sealer, settings) = (keys.sealer("webhook.secret", b""), settings.clone());
-        Self(Arc::new(Inner { db, guard, sealer, log, wake: Notify::new(), settings }))
+        Self(Arc::new(Inner { db, idempotency, guard, sealer, log, wake: Notify::new(), settings }))
     }
 
     pub(super) fn db(&self) -> &Db {
@@ -97,20 +118,23 @@ impl Webhooks {
         SigningSecret::from_bytes(&self.0.sealer.open(sealed.expose())?)
     }
 
-    /// Subscribes an address to topics. The secret is in the answer, and nowhere else.
+    /// Subscribes an address to topics, once for a key. The secret is in the answer; what is kept of it anywhere is sealed.
     ///
     /// # Errors
-    /// 422 `invalid_body`, 409 `webhook_exists`, 409 `webhooks_full`.
-    pub async fn subscribe(&self, operator: UserId, url: &str, topics: &[String]) -> Result<NewEndpoint, Problem> {
-        let (url, topics) = (self.0.guard.checked_url(url)?.to_string(), checked_topics(topics)?);
-        let secret = SigningSecret::random();
-        let sealed = Secret::new(self.0.sealer.seal(secret.bytes()));
-        let id = EndpointId::new();
+    /// 422 `invalid_body`, 409 `webhook_exists`, 409 `webhooks_full`, and those of the key.
+    pub async fn subscribe(&self, order: Order, key: RequestKey) -> Result<Answer, Problem> {
+        let (url, topics) = (self.0.guard.checked_url(&order.url)?.to_string(), checked_topics(&order.topics)?);
+        let sealed = Secret::new(self.0.sealer.seal(SigningSecret::random().bytes()));
+        let (id, operator) = (EndpointId::new(), order.operator);
         let mut tries = 0_u16;
-        let created_at = loop {
+        let answer = loop {
             let (inner, url, topics) = (self.0.clone(), url.clone(), topics.clone());
             let subscribing = Subscribing { inner, operator, id, url, topics, sealed: sealed.clone() };
-            let stored = self.0.db.in_tx("webhooks.subscribe", subscribing, |conn, it| Box::pin(it.run(conn))).await;
+            let stored =
+                self.0.idempotency.once("webhooks.subscribe", operator.0, key.clone(), subscribing, |conn, it| {
+                    Box::pin(it.run(conn))
+                });
+            let stored = stored.await;
             tries = tries.saturating_add(1);
             match stored {
                 // Another request took the slot, or the address: look again which. There are only so many who can.
@@ -120,9 +144,18 @@ impl Webhooks {
                 stored => break stored?,
             }
         };
-        let topics = topics.into_iter().map(str::to_owned).collect();
-        let endpoint = Endpoint { id, url, topics, status: EndpointStatus::Active, created_at };
-        Ok(NewEndpoint { endpoint, secret: secret.text() })
+        self.unsealed(&answer)
+    }
+
+    /// The answer as the operator gets it: what is kept for a repeat has the secret sealed.
+    fn unsealed(&self, answer: &Answer) -> Result<Answer, Problem> {
+        let mut body: Map<String, Value> = serde_json::from_slice(&answer.body).map_err(Problem::internal)?;
+        let sealed = body.get(SECRET).and_then(Value::as_str).unwrap_or_default();
+        let secret = self.opened(&Secret::new(sealed));
+        let secret = secret.ok_or_else(|| Problem::internal(anyhow::anyhow!("a kept secret cannot be opened")))?;
+        body.insert(SECRET.to_owned(), secret.text().into());
+        let body = serde_json::to_vec(&body).map_err(Problem::internal)?;
+        Ok(Answer { body: body.into(), status: answer.status, replayed: answer.replayed })
     }
 
     /// The endpoints, oldest first.
@@ -242,7 +275,8 @@ impl Webhooks {
 }
 
 impl Subscribing {
-    async fn run(&self, conn: &mut Conn) -> Result<Timestamp, Problem> {
+    /// The answer with the sealed secret.
+    async fn run(&self, conn: &mut Conn) -> Result<Answer, Problem> {
         let taken = store::list_taken(conn).await?;
         if taken.iter().any(|(_, url)| *url == self.url) {
             return Err(Problem::new(&WEBHOOK_EXISTS));
@@ -254,7 +288,14 @@ impl Subscribing {
         store::insert_endpoint(conn, self.id, slot, &self.url, &topics, &self.sealed).await?;
         let details = json!({"webhook_id": self.id, "url": self.url, "topics": self.topics});
         self.inner.log.record(conn, self.operator, "webhooks.subscribed", &details).await?;
-        db::now(conn).await
+        let endpoint = Endpoint {
+            id: self.id,
+            url: self.url.clone(),
+            topics: self.topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            status: EndpointStatus::Active,
+            created_at: db::now(conn).await?,
+        };
+        Answer::json(CREATED, &NewEndpoint { endpoint, secret: self.sealed.expose().to_owned() })
     }
 }
 
