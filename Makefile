@@ -25,7 +25,7 @@ test: ## run all tests on MySQL (ENGINE=mysql refuses anything else; ARGS goes t
 # it is. ALL=1 runs them too.
 about_sql := statements:: plans:: migrations:: audit:: conflicts:: units:: idempotency:: outbox:: jobs:: grants:: combiner:: \
   hold_model:: line_model:: line_stores:: card_model:: shared_payments:: bookkeeping:: cancellation:: aftermath::a_ journey:: \
-  availability:: blocks:: races::money races::seats tickets:: mails:: webhooks:: operators:: properties:: \
+  availability:: ownership:: blocks:: races::money races::seats tickets:: mails:: webhooks:: operators:: properties:: \
   crashes::payments_outlive_the_database --skip races::tickets
 
 .PHONY: test-mariadb

@@ -9,8 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::mysql::{MySqlTypeInfo, MySqlValueRef};
+use sqlx::{Decode, Encode, MySql, Type};
 
 /// The database's clock may have been read at any moment of the round trip: longer ones tell little.
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(50);
@@ -18,9 +22,35 @@ const ROUND_TRIP_MAX: Duration = Duration::from_millis(50);
 const DROPS_MAX: u32 = 12;
 
 /// An instant in UTC with microseconds, written as RFC 3339 with milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
-#[sqlx(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(DateTime<Utc>);
+
+/// Bound as a `DATETIME`, which every column is: what is bound as a `TIMESTAMP` MariaDB takes for NULL from 2038 on.
+impl Type<MySql> for Timestamp {
+    fn type_info() -> MySqlTypeInfo {
+        <NaiveDateTime as Type<MySql>>::type_info()
+    }
+
+    fn compatible(ty: &MySqlTypeInfo) -> bool {
+        <DateTime<Utc> as Type<MySql>>::compatible(ty)
+    }
+}
+
+impl Encode<'_, MySql> for Timestamp {
+    fn encode_by_ref(&self, buffer: &mut Vec<u8>) -> Result<IsNull, BoxDynError> {
+        self.0.naive_utc().encode_by_ref(buffer)
+    }
+
+    fn size_hint(&self) -> usize {
+        <NaiveDateTime as Encode<'_, MySql>>::size_hint(&self.0.naive_utc())
+    }
+}
+
+impl<'r> Decode<'r, MySql> for Timestamp {
+    fn decode(value: MySqlValueRef<'r>) -> Result<Self, BoxDynError> {
+        <DateTime<Utc> as Decode<'r, MySql>>::decode(value).map(Self)
+    }
+}
 
 impl Timestamp {
     /// The beginning of 1970.
