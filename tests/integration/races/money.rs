@@ -172,9 +172,14 @@ async fn one_reservation(track: &Track) -> Findings {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_balance_for_one_buys_one() {
-    // Behind the lock stands the numbering of entries: who meets it looks again, and finds too few points.
-    let guard = Sabotage::of_sql("FROM points_accounts WHERE user_id IN (", " FOR UPDATE", "");
-    let drop = &["ALTER TABLE ledger_entries DROP INDEX by_user, ADD INDEX not_unique (user_id, user_entry)"];
+    // Behind the lock stand the condition of the statement that takes, a balance's sign, and the numbering of entries: who meets
+    // them looks again, and finds too few points.
+    let condition = ["STRAIGHT_JOIN points_accounts", " WHERE a.balance >= w.balance", ""];
+    let guard = Sabotage::of_sql_and("FROM points_accounts WHERE user_id IN (", " FOR UPDATE", "", condition);
+    let drop = &[
+        "ALTER TABLE ledger_entries DROP INDEX by_user, ADD INDEX not_unique (user_id, user_entry)",
+        "ALTER TABLE points_accounts DROP CONSTRAINT points_accounts_balance",
+    ];
     race(Broken::Both(guard, drop), a_balance_for_one).await;
 }
 

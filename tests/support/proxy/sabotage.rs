@@ -32,12 +32,19 @@ pub struct Sabotage {
     hits_max: usize,
     /// So many are let pass first.
     passes: AtomicUsize,
+    /// Where one guard stands behind another: in statements with the first text, the second becomes the third.
+    behind: Option<[String; 3]>,
 }
 
 impl Sabotage {
     /// In every SQL statement that contains `of`, `from` becomes `to`.
     pub fn of_sql(of: &str, from: &str, to: &str) -> Arc<Self> {
         Arc::new(Self::new(Protocol::MySql, of, from, to))
+    }
+
+    /// The same, with a guard that stands behind it: in every SQL statement that contains `behind[0]`, `behind[1]` becomes `behind[2]`.
+    pub fn of_sql_and(of: &str, from: &str, to: &str, behind: [&str; 3]) -> Arc<Self> {
+        Arc::new(Self { behind: Some(behind.map(str::to_owned)), ..Self::new(Protocol::MySql, of, from, to) })
     }
 
     /// The SQL statement `from`, if it is just that, becomes `to`.
@@ -64,7 +71,7 @@ impl Sabotage {
     fn new(protocol: Protocol, of: &str, from: &str, to: &str) -> Self {
         let [of, from, to] = [of, from, to].map(str::to_owned);
         let (hits, passes) = (AtomicUsize::default(), AtomicUsize::default());
-        Self { protocol, of, is_whole: false, from, to, hits, hits_max: usize::MAX, passes }
+        Self { protocol, of, is_whole: false, from, to, hits, hits_max: usize::MAX, passes, behind: None }
     }
 
     /// Whether it is for Redis; else for MySQL.
@@ -79,6 +86,12 @@ impl Sabotage {
 
     fn apply(&self, text: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(text).ok()?;
+        if let Some([of, from, to]) = &self.behind
+            && text.contains(of)
+            && text.contains(from)
+        {
+            return Some(text.replace(from, to).into_bytes());
+        }
         if !(text.contains(&self.of) && text.contains(&self.from)) || (self.is_whole && text != self.of) {
             return None;
         }
