@@ -24,14 +24,14 @@ test: ## run all tests on MySQL (ENGINE=mysql refuses anything else; ARGS goes t
 # What is most about the database: its schema, statements, locks, transactions and clock. To the others it is the same whichever
 # it is. ALL=1 runs them too.
 about_sql := statements:: plans:: migrations:: audit:: conflicts:: units:: idempotency:: outbox:: jobs:: grants:: combiner:: \
-  hold_model:: line_model:: line_stores:: card_model:: shared_payments:: bookkeeping:: cancellation:: aftermath::a_ journey:: \
-  availability:: ownership:: blocks:: races::money races::seats tickets:: mails:: webhooks:: operators:: properties:: \
+  hold_model:: line_model:: card_model:: shared_payments:: bookkeeping:: cancellation:: aftermath::a_ journey:: \
+  availability:: ownership:: blocks:: races::money tickets:: mails:: webhooks:: \
   crashes::payments_outlive_the_database --skip races::tickets
 
 .PHONY: test-mariadb
 test-mariadb: ## run the tests that are about SQL on MariaDB (ALL=1: all integration tests)
 	scripts/setup.sh mariadb
-	FRONTROW_HOLD_CASES=$(if $(ALL),300,100) FRONTROW_PAYMENT_CASES=$(if $(ALL),300,100) \
+	FRONTROW_HOLD_CASES=$(if $(ALL),300,60) FRONTROW_PAYMENT_CASES=$(if $(ALL),300,60) \
 	  scripts/test.sh --engine mariadb $(or $(ARGS),$(if $(ALL),,-- $(about_sql)))
 
 .PHONY: test-crowd
