@@ -19,7 +19,7 @@ use super::{Api, Fault, History, Instance, Proxy, World, rounds};
 const BETWEEN: Duration = Duration::from_millis(3);
 
 /// How often a race with a broken guard may pass by luck before it is said to prove nothing.
-const TRIES: usize = 8;
+const TRIES: usize = 16;
 
 /// Races are about order, not speed: on a busy machine nobody is refused for being late.
 const UNHURRIED: &[(&str, &str)] = &[
