@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::asking::{Heard, Questions};
@@ -88,6 +89,8 @@ pub struct Attempts {
     pub(super) parts: Arc<Parts>,
     /// What is under way; closed once the instance drains.
     pub(super) tasks: TaskTracker,
+    /// Places of payments that are under way.
+    places: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Attempts {
@@ -125,7 +128,8 @@ impl Attempts {
     /// Over these parts.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), tasks: TaskTracker::new() }
+        let places = parts.settings.under_way_max.min(Semaphore::MAX_PERMITS);
+        Self { parts: Arc::new(parts), tasks: TaskTracker::new(), places: Arc::new(Semaphore::new(places)) }
     }
 
     /// Whether there is a card provider.
@@ -154,12 +158,15 @@ impl Attempts {
         let begun = self.parts.idempotency.start(ask.user.0, key.required()?)?;
         let begun = begun.ok_or_else(|| Problem::internal(anyhow::anyhow!("a required key is missing")))?;
         // Nothing has begun, so nothing is left behind.
-        if self.tasks.len() >= self.parts.settings.under_way_max {
+        let Ok(place) = self.places.clone().try_acquire_owned() else {
             return Err(Problem::new(&PAYMENT_UNAVAILABLE).retry_after(UNAVAILABLE_RETRY_SECS));
-        }
+        };
         let attempts = self.clone();
         // In a task of its own: a client that goes away changes nothing.
-        let paying = self.tasks.spawn(async move { attempts.run(ask, begun).await });
+        let paying = self.tasks.spawn(async move {
+            let _place = place;
+            attempts.run(ask, begun).await
+        });
         paying.await.map_err(Problem::internal)?
     }
 

@@ -891,3 +891,20 @@ async fn what_the_provider_will_never_end_is_ended_by_hand() {
     assert_eq!(attempts.list_open().await.expect("a list").len(), 0);
     shop.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_many_payments_are_under_way_and_no_more() {
+    let settings = [SOON[1], SOON[2], ("FRONTROW__ATTEMPTS__UNDER_WAY_MAX", "1")];
+    let shop = Shop::answering(&settings, &Plan::default()).await;
+    let (held, other) = (shop.hold(&["A-1-1"]).await, shop.hold(&["A-1-2"]).await);
+    shop.till.trouble(&[Question::Create], Trouble::Hold);
+    let meanwhile = async {
+        shop.till.wait_for_held().await;
+        shop.pay(&other, VISA, "too many").await.expect_problem(503, "payment_unavailable");
+        shop.till.recover();
+        shop.till.let_go();
+    };
+    let (paid, ()) = tokio::join!(shop.pay(&held, VISA, "first"), meanwhile);
+    paid.expect(201);
+    shop.end().await;
+}
