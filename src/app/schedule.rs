@@ -11,6 +11,7 @@ use crate::accounts;
 use crate::booking::holds::retention::Pace;
 use crate::catalog::ConcertId;
 use crate::notices::webhooks::Dispatcher;
+use crate::platform::cache::news;
 use crate::platform::error::Problem;
 use crate::platform::jobs::{Claim, Jobs, Work};
 use crate::platform::outbox::{Event, Handler, Relay};
@@ -88,6 +89,7 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         "seat filters",
     );
     tick_lines(state, shutdown);
+    shutdown.spawn(state.caches.clone().run(shutdown.clone()));
     send_notices(state, shutdown)?;
     shutdown.spawn(relay(state).run(shutdown.clone()));
     let jobs = jobs(state);
@@ -182,6 +184,11 @@ pub fn jobs(state: &State) -> Jobs {
             "queue.tidy_places",
             600,
             deletions(state, |state| Box::pin(async move { state.queue.tidy_places(DELETE_ROWS).await })),
+        )
+        .every(
+            "cache.tidy",
+            600,
+            deletions(state, |state| Box::pin(async move { news::delete_old(&state.db, DELETE_ROWS).await })),
         )
         .every(
             "payments.tidy_events",

@@ -21,8 +21,9 @@ use crate::payments::signature::Verifier;
 use crate::payments::stripe::Stripe;
 use crate::payments::webhooks::Verify;
 use crate::payments::{self, Attempts, CardLimits, attempts};
+use crate::platform::cache::{self, Caches};
 use crate::platform::clock::Clock;
-use crate::platform::config::ConfigError;
+use crate::platform::config::{ConfigError, DatabaseSettings};
 use crate::platform::db::Db;
 use crate::platform::idempotency::Idempotency;
 use crate::platform::latency::Latencies;
@@ -45,6 +46,7 @@ pub struct State {
     pub webhooks: Webhooks,
     pub mails: Mails,
     pub accounts: Arc<Accounts>,
+    pub caches: Arc<Caches>,
     pub catalog: Arc<Catalog>,
     pub warmer: Warmer,
     pub queue: Arc<Queue>,
@@ -94,12 +96,13 @@ impl State {
         let holds = ground.holds(&seats);
         let attempts = ground.attempts(gateway);
         let checkout = ground.checkout(&attempts);
-        let Ground { config, clock, db, redis, idempotency, reader, filter, wake, ticket_keys, .. } = ground;
+        let Ground { config, clock, db, redis, idempotency, caches, reader, filter, wake, ticket_keys, .. } = ground;
         Ok(Self {
             webhooks,
             mails,
             accounts,
             aftermath: Aftermath::new(db.clone(), catalog.clone(), wake.clone(), &config.booking),
+            caches,
             warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
             catalog,
             queue,
@@ -136,6 +139,7 @@ struct Ground {
     db: Db,
     redis: Redis,
     idempotency: Idempotency,
+    caches: Arc<Caches>,
     reader: Arc<Reader>,
     filter: Filter,
     wake: Wake,
@@ -149,11 +153,17 @@ impl Ground {
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
         let idempotency = Idempotency::new(db.clone());
-        let reader = Arc::new(Reader::new(db.clone(), &config.cache));
+        let caches = Caches::new(cache::Ground {
+            news: Db::new(&for_news(&config.database), clock.clone())?,
+            redis: redis.clone(),
+            clock: clock.clone(),
+            settings: config.cache.clone(),
+        })?;
+        let reader = Arc::new(Reader::new(db.clone(), &config.cache, &caches));
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
         let (wake, latencies) = (Wake::default(), Latencies::default());
         let config = Arc::new(config);
-        Ok(Self { config, clock, keys, ticket_keys, db, redis, idempotency, reader, filter, wake, latencies })
+        Ok(Self { config, clock, keys, ticket_keys, db, redis, idempotency, caches, reader, filter, wake, latencies })
     }
 
     fn notices(&self) -> Result<(Webhooks, Mails), ConfigError> {
@@ -185,6 +195,7 @@ impl Ground {
             idempotency: self.idempotency.clone(),
             settings: self.config.catalog.clone(),
             cache: self.config.cache.clone(),
+            caches: self.caches.clone(),
             reader: Reader::clone(&self.reader),
         };
         let sale = Arc::new(NewSales::new(&self.keys));
@@ -245,6 +256,13 @@ impl Ground {
         };
         Checkout::new(parts, &self.config.booking)
     }
+}
+
+/// One connection for news of changes, of which nobody waits long: they must come also while everybody waits for the pool.
+fn for_news(settings: &DatabaseSettings) -> DatabaseSettings {
+    let limit = settings.unit_timeout_ms.min(1000);
+    let (pool_size, waiting_max) = (1, 16);
+    DatabaseSettings { pool_size, waiting_max, acquire_timeout_ms: limit, unit_timeout_ms: limit, ..settings.clone() }
 }
 
 /// Tells the line how many seats are left.

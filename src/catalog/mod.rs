@@ -4,6 +4,9 @@
 //! once created; seat `i` of the map is row `i` of the booking feature's seats; a concert, its performances, its
 //! seats and its sale come to be in one transaction, or none of them does.
 //!
+//! Whatever changes a concert or a performance announces it as the last statement of its transaction ([`kept`]), so that every instance
+//! shows it within a second.
+//!
 //! Tables owned: `venues`, `concerts`, `performances`. What a concert needs from higher features (its sale, its
 //! seats, how many are left) is declared in [`ports`] and wired by the composition root.
 //!
@@ -18,7 +21,9 @@ pub mod demo;
 pub mod domain;
 pub mod http;
 pub mod input;
+mod kept;
 pub mod layout;
+mod listing;
 pub mod operator;
 pub mod ports;
 pub mod reader;
@@ -27,6 +32,7 @@ pub mod service;
 mod store;
 pub mod views;
 pub mod warmer;
+pub mod warmth;
 
 pub use domain::{
     CODES, Concert, ConcertId, LiveSale, Order, Performance, PerformanceId, QueueSettings, Settings, Status, VenueId,
@@ -37,3 +43,4 @@ pub use reader::Reader;
 pub use seat_map::{Seat, SeatMap};
 pub use service::{Catalog, Parts, Ports};
 pub use warmer::Warmer;
+pub use warmth::Warmth;

@@ -7,7 +7,6 @@ use super::domain::{ConcertId, WarmerSettings};
 use super::service::Catalog;
 use crate::platform::clock::Clock;
 use crate::platform::error::Problem;
-use crate::platform::http::PageParams;
 
 /// Most concerts kept warm at once.
 const CONCERTS_MAX: u32 = 100;
@@ -50,12 +49,6 @@ impl Warmer {
     /// # Errors
     /// What the catalogue refuses with.
     pub async fn warm(&self, id: ConcertId) -> Result<(), Problem> {
-        self.catalog.get_concert(id).await?;
-        self.catalog.list_performances(id, PageParams::first()).await?;
-        for performance in &self.catalog.reader().get_concert(id).await?.performances {
-            self.catalog.get_performance(performance.id).await?;
-            self.catalog.get_seat_map(performance.id).await?;
-        }
-        Ok(())
+        self.catalog.warm(id, None).await
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod breaker;
+pub mod cache;
 pub mod clock;
 pub mod combiner;
 pub mod config;
