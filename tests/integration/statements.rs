@@ -22,6 +22,7 @@ const OWNERS: &[&str] = &[
     "notices/mail/store.rs",
     "notices/webhooks/store.rs",
     "payments/store.rs",
+    "platform/cache/news.rs",
     "platform/db/mod.rs",
     "platform/db/migrate.rs",
     "platform/idempotency.rs",

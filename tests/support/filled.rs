@@ -46,7 +46,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
 
 /// Fills the tables that came later.
 pub async fn fill_later(sql: &mut MySqlConnection) {
-    run(sql, vec![operators(), line_in_mysql(), cards(), cancellations(), notices()]).await;
+    run(sql, vec![operators(), line_in_mysql(), cards(), cancellations(), notices(), changes()]).await;
 }
 
 async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
@@ -354,5 +354,15 @@ fn platform() -> Vec<String> {
             id("013", "n"),
             reservation("n")
         ),
+    ]
+}
+
+/// Changes of a day that caches have heard of.
+fn changes() -> Vec<String> {
+    vec![
+        "INSERT INTO cache_changes (change_no, cache, subject, created_at) \
+         SELECT n + 1, 'concerts', CONCAT('concert-', n % 50), NOW - INTERVAL (4000 - n) * 22 SECOND FROM filling WHERE n < 4000"
+            .to_owned(),
+        "UPDATE cache_state SET change_no = 4000 WHERE id = 1".to_owned(),
     ]
 }
