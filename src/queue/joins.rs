@@ -165,8 +165,13 @@ impl Queue {
     /// `pass_required`, `invalid_pass`, `pass_expired`.
     pub async fn leave_inside(&self, concert: ConcertId, user: UserId, pass: Option<&str>) -> Result<(), Problem> {
         let pass = self.passes.open(pass, user, concert, self.now())?;
+        let arrival = pass.arrival;
         self.parts.db.in_tx_of(user.0, "queue.end_pass", pass, |conn, pass| Box::pin(pass::end(conn, pass))).await?;
         self.parts.wake.now();
+        // At once, as somebody who joins again now is not inside any more. Where the line does not answer, it hears of it later.
+        if let Err(problem) = self.free_slot(concert, arrival).await {
+            tracing::debug!(%problem, "a slot is freed later");
+        }
         Ok(())
     }
 

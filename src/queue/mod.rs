@@ -37,6 +37,7 @@ mod redis;
 pub mod sale;
 pub mod service;
 pub mod setup;
+mod skipped;
 mod standby;
 mod standby_step;
 mod standby_tick;

@@ -12,9 +12,10 @@ use super::charge::MAKING;
 use super::domain::{InCharge, Phase, Place, Rules, Settings, Snapshot, Standing, Supply, Ticket};
 use super::draw::Permutation;
 use super::eta::CallLog;
-use super::gaps::Gaps;
+use super::gaps::{GHOSTS_MAX, Gaps};
 use super::line::{At, Ranking, Spot, Ticked};
 use super::pace::{self, Pace};
+use super::skipped::Skipped;
 use super::store::SaleRow;
 use crate::catalog::ConcertId;
 use crate::catalog::domain::{Concert, Hours, Order};
@@ -66,6 +67,10 @@ pub struct State {
     /// How old the checkpoint in MySQL was when it was last read, and how far it was.
     pub(super) checkpoint: Checkpoint,
     pub(super) gaps: Gaps,
+    /// Ranks of a drawn lobby's gaps.
+    ghosts: Skipped,
+    /// Ranks of places given up.
+    given_up: Skipped,
     pub(super) calls: CallLog,
 }
 
@@ -99,12 +104,22 @@ impl State {
         }
     }
 
-    /// How many must be called before `rank` is: without ranks that nobody has, which are skipped in one step.
+    /// How many must be called before `rank` is: without ranks that nobody has any more, which are stepped over outside of rate
+    /// and slots.
     #[must_use]
     pub(super) fn called_before(&self, rank: u64) -> u64 {
         let serving = self.snapshot.serving;
         let lobby_size = self.draw.as_ref().map_or(0, |draw| draw.lobby_size);
-        rank.saturating_sub(serving).saturating_sub(self.gaps.count(serving.max(lobby_size), rank))
+        let nobodys = self.gaps.count(serving.max(lobby_size), rank) + self.ghosts.count(serving, rank);
+        rank.saturating_sub(serving).saturating_sub(nobodys + self.given_up.count(serving, rank))
+    }
+
+    /// Finds the ranks of the lobby's gaps, of which the line is told so many.
+    fn find_ghosts(&mut self) {
+        self.ghosts.clear();
+        if let Some(draw) = &self.draw {
+            self.ghosts.add(self.gaps.inside(draw.lobby_size).take(GHOSTS_MAX).map(|arrival| draw.rank_of(arrival)));
+        }
     }
 }
 
@@ -286,13 +301,20 @@ impl Sale {
             let (mut gone, mut early) = (std::mem::take(&mut known.gone), std::mem::take(&mut known.gone_early));
             gone.extend(&tick.gone);
             gone.retain(|rank| *rank >= tick.serving);
+            state.given_up.add(tick.gone.iter().copied());
             match &state.draw {
                 None => early.extend(&tick.gone_early),
-                Some(draw) => gone.extend(early.drain().map(|arrival| draw.rank_of(arrival))),
+                Some(draw) => {
+                    let drawn: Vec<u64> = early.drain().map(|arrival| draw.rank_of(arrival)).collect();
+                    state.given_up.add(drawn.iter().copied());
+                    gone.extend(drawn);
+                }
             }
+            state.given_up.forget_passed(tick.serving);
             *known = Snapshot { gone, gone_early: early, issued: tick.issued.max(known.issued), ..tick.clone() };
             let (snapshot, lobby_size) = (&mut state.snapshot, state.draw.as_ref().map_or(0, |draw| draw.lobby_size));
-            snapshot.nobodys = state.gaps.count(snapshot.serving.max(lobby_size), snapshot.issued);
+            snapshot.nobodys = state.gaps.count(snapshot.serving.max(lobby_size), snapshot.issued)
+                + state.ghosts.count(snapshot.serving, lobby_size);
             state.closed_lobby = ticked.lobby_size.filter(|_| !ticked.is_drawn);
             state.calls.note(&state.snapshot, &state.rules);
             state.pace = Pace::of_line(&state.snapshot, &state.rules, &self.settings);
@@ -401,7 +423,7 @@ impl Checkpoint {
 impl State {
     fn new(hours: Hours, row: &SaleRow, draw: Option<Arc<Draw>>, settings: &Settings) -> Self {
         let snapshot = Snapshot { issued: row.issued.max(row.serving), serving: row.serving, ..Snapshot::default() };
-        Self {
+        let mut state = Self {
             hours,
             rules: row.rules,
             rules_version: row.rules_version,
@@ -418,8 +440,12 @@ impl State {
             ticked_at: None,
             checkpoint: Checkpoint::of(row),
             gaps: Gaps::parse(&row.gaps),
+            ghosts: Skipped::default(),
+            given_up: Skipped::default(),
             calls: CallLog::default(),
-        }
+        };
+        state.find_ghosts();
+        state
     }
 
     fn adopt(&mut self, row: &SaleRow, draw: Option<Arc<Draw>>) {
@@ -429,7 +455,8 @@ impl State {
             self.rules_version = row.rules_version;
         }
         self.checkpoint = Checkpoint::of(row);
-        if self.draw.is_none() {
+        let is_news = self.draw.is_none() && draw.is_some();
+        if is_news {
             self.draw = draw;
         }
         if row.epoch > self.epoch {
@@ -439,10 +466,16 @@ impl State {
             self.snapshot.gone.clear();
             self.snapshot.gone_early.clear();
             self.snapshot.gone_seq = 0;
+            self.given_up.clear();
         }
+        let mut gaps = None;
         if row.epoch >= self.epoch {
             self.in_charge = row.in_charge;
-            self.gaps = Gaps::parse(&row.gaps);
+            gaps = Some(Gaps::parse(&row.gaps)).filter(|gaps| *gaps != self.gaps);
+        }
+        if is_news || gaps.is_some() {
+            self.gaps = gaps.unwrap_or_else(|| std::mem::take(&mut self.gaps));
+            self.find_ghosts();
         }
         self.ceiling = self.ceiling.max(row.ceiling);
     }

@@ -104,6 +104,10 @@ impl Queue {
         metrics::ticked(ticked.lapsed);
         sale.apply(at.epoch, &ticked);
         self.store_answered(sale, in_charge).await;
+        // Another instance drew the lots: who is called from now on must not be told to wait in the lobby.
+        if ticked.is_drawn && sale.is_undrawn() {
+            self.reread(sale).await?;
+        }
         Ok(())
     }
 

@@ -112,6 +112,7 @@ async fn try_by_card(world: &World, buyer: &Buyer, hold: &str) {
 async fn holds_that_are_kept_do_not_stand_before_the_others() {
     let world = World::with(&[LONG_SESSIONS, ("FRONTROW__BOOKING__KEEP_HOLDS_DAYS", "3")]).await;
     let one = world.instance().await;
+    world.without_job("booking.tidy_holds").await;
     let api = Api::over(&[&one]);
     let sale = Sale::new(&api, &one, &Plan { limit: 10, ..Plan::default() }).await;
     let buyer = Buyer::new(&api).await;
@@ -153,6 +154,7 @@ async fn holds_that_are_kept_do_not_stand_before_the_others() {
 async fn holds_that_came_to_nothing_are_forgotten_and_no_others() {
     let world = World::with(&[LONG_SESSIONS, ("FRONTROW__BOOKING__KEEP_HOLDS_DAYS", "3")]).await;
     let one = world.instance().await;
+    world.without_job("booking.tidy_holds").await;
     let api = Api::over(&[&one]);
     let sale = Sale::new(&api, &one, &Plan { limit: 10, ..Plan::default() }).await;
     let buyer = Buyer::new(&api).await;

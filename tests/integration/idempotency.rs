@@ -69,6 +69,7 @@ async fn a_repeat_gets_the_first_answer_and_has_no_effect() {
 async fn a_key_is_forgotten_after_a_day() {
     let world = World::with(&[("FRONTROW__ACCOUNTS__SESSION_HOURS", "100")]).await;
     let one = world.instance().await;
+    world.without_job("idempotency.tidy").await;
     let api = Api::over(&[&one]);
     let buyer = Buyer::new(&api).await;
     let first = charge(&api, &buyer, "k", 500).await;

@@ -338,6 +338,8 @@ async fn a_place_and_a_stay_can_be_given_up() {
     assert_eq!(api.get(&me).ticket(&leaves).send().await.expect(200)["status"], "left");
 
     assert_eq!(api.delete(&format!("{base}/passes/me")).bearer(&first.token).pass(&pass).send().await.status, 204);
+    let again = api.post(&format!("{base}/tickets")).bearer(&first.token).send().await.expect(201);
+    assert_eq!((again["status"].as_str(), again["arrival"].as_u64()), (Some("waiting"), Some(3)));
     second.claim(&api, &sale, &waits).await;
     let gone = first.try_hold(&api, &sale.performances[0], &pass, &["A-1-1"]).await;
     gone.expect_problem(403, "pass_expired");

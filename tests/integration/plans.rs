@@ -146,3 +146,50 @@ async fn an_audit_of_little_change_reads_little() {
     assert!(much.is_empty(), "\n{}\n", much.join("\n"));
     world.end(Vec::new()).await;
 }
+
+/// Nor on how much is live at once: each buyer's holds and reservations are found by their buyer, although the statistics are
+/// from before the sale.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_of_a_sale_reads_each_row_a_few_times() {
+    const BUYERS: u64 = 1_000;
+    let (world, mut sql, _) = filled_world().await;
+    let one = "(SELECT p.concert_id, p.id AS performance_id FROM performances AS p ORDER BY p.id LIMIT 1) AS one";
+    let buyers = format!("(SELECT id FROM users ORDER BY id DESC LIMIT {BUYERS}) AS u");
+    let later = "UTC_TIMESTAMP(6) + INTERVAL 5 MINUTE";
+    for table in ["reservation_seats", "reservations", "hold_seats", "holds"] {
+        let before = format!(
+            "DELETE FROM {table}; ALTER TABLE {table} STATS_PERSISTENT = 1, STATS_AUTO_RECALC = 0; ANALYZE TABLE {table}"
+        );
+        sqlx::raw_sql(AssertSqlSafe(before)).fetch_all(&mut sql).await.expect("no sale yet");
+    }
+    let sale = [
+        format!(
+            "INSERT INTO holds (id, user_id, concert_id, performance_id, state, seat_count, amount, expires_at, created_at, changed_at) \
+             SELECT u.id, u.id, one.concert_id, one.performance_id, 0, 0, 0, {later}, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) \
+             FROM {buyers} JOIN {one}"
+        ),
+        format!(
+            "INSERT INTO reservations (id, hold_id, user_id, concert_id, performance_id, payment_id, state, seat_count, amount, created_at, paid_at, changed_at) \
+             SELECT u.id, u.id, u.id, one.concert_id, one.performance_id, u.id, 1, 0, 0, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) \
+             FROM {buyers} JOIN {one}"
+        ),
+    ];
+    for statement in sale {
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut sql).await.expect("a sale");
+    }
+    let mut much = Vec::new();
+    for statement in invariants() {
+        // The instant since which rows count, the clock's offset wherever it is asked for, and how many breaches are shown.
+        let (rest, shown) = statement.sql.rsplit_once('?').expect("a limit");
+        let text = rest.replacen('?', "UTC_TIMESTAMP(6) - INTERVAL 1 MINUTE", 1).replace('?', "0");
+        let before = rows_read(&mut sql).await;
+        let found = format!("{text} {BUYERS} {shown}");
+        sqlx::raw_sql(AssertSqlSafe(found)).fetch_all(&mut sql).await.expect("an answer");
+        let read = rows_read(&mut sql).await - before;
+        if read > 25 * BUYERS {
+            much.push(format!("{} reads {read} rows", statement.name));
+        }
+    }
+    assert!(much.is_empty(), "\n{}\n", much.join("\n"));
+    world.end(Vec::new()).await;
+}

@@ -208,3 +208,29 @@ async fn copies_of_places_are_forgotten_a_week_after_the_line() {
     drop(state);
     world.end(Vec::new()).await;
 }
+
+/// Places given up are stepped over at once: whoever stands behind many of them is called soon, and must be told to ask soon.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stands_behind_places_that_were_given_up_asks_in_time() {
+    const CROWD: usize = 60;
+    let world = World::new().await;
+    let rules = json!({"admit_per_second": 1, "max_active": 100, "claim_secs": 5, "session_secs": 600});
+    let (state, concert) = quiet_sale(&world, rules).await;
+    let queue = &state.queue;
+    let sale = queue.get_sale(concert).await.expect("the sale");
+    queue.tick(&sale).await.expect("the line");
+    let places = join(&state, concert, CROWD).await;
+    let told = async || queue.find_place(concert, Some(&places[CROWD - 1].1)).await.expect("a place");
+    queue.tick(&sale).await.expect("the line");
+    let before = told().await;
+    assert!(before.poll_after_ms > 5_000, "{before:?}");
+    for (user, ticket) in &places[1..CROWD - 1] {
+        queue.leave(concert, *user, Some(ticket)).await.expect("given up");
+    }
+    queue.tick(&sale).await.expect("the line");
+    let after = told().await;
+    // Called in two seconds at the latest, and for five.
+    assert!(after.poll_after_ms < 4_000 && after.eta_seconds.is_some_and(|eta| eta <= 2), "{after:?}");
+    drop(state);
+    world.end(Vec::new()).await;
+}

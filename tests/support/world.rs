@@ -228,6 +228,16 @@ impl World {
         Box::pin(MySqlConnection::connect(&self.database)).await.expect("the world's database")
     }
 
+    /// Ends the instances' own runs of a job, for tests that run its work by hand after moving the clock past its time.
+    pub async fn without_job(&self, name: &str) {
+        let rest = "DELETE FROM jobs WHERE name = ? AND leased_until IS NULL";
+        super::eventually("the job to rest", || async {
+            let ended = sqlx::query(rest).bind(name).execute(&mut self.sql().await).await.expect("the jobs");
+            (ended.rows_affected() == 1).then_some(())
+        })
+        .await;
+    }
+
     /// Locks a buyer's points until the connection is dropped: their charges and payments wait.
     pub async fn lock_points(&self, buyer: &Buyer) -> MySqlConnection {
         let mut sql = self.sql().await;

@@ -136,8 +136,9 @@ impl Work for HoldSeats {
                         }
                     }
                     (Err(problem), _) if problem.is_unanswered() => one.marks.leave(),
-                    (Err(problem), _) if problem.code() == &SEATS_TAKEN => back.push((one, one.lost())),
-                    _ => back.push((one, Vec::new())),
+                    (Err(problem), _) if problem.code() != &SEATS_TAKEN => back.push((one, Vec::new())),
+                    // A repeat of what was answered before finds its own seats taken.
+                    _ => back.push((one, one.lost())),
                 }
             }
             let Some(hall) = batch.first().map(|first| first.hall) else { return };
@@ -282,7 +283,7 @@ impl Round<'_> {
             None
         });
         // Which of its seats others have outside of this batch.
-        for (at, verdict) in self.verdicts.iter_mut().filter(|(_, verdict)| verdict.answer.is_err()) {
+        for (at, verdict) in &mut self.verdicts {
             let seats = self.batch[*at].seats.iter().map(|seat| seat.number);
             verdict.lost = seats.filter(|seat| !facts.free.contains(seat)).collect();
         }

@@ -163,11 +163,16 @@ impl<'a> Late<'a> {
         ReservationId(self.attempt.result)
     }
 
-    /// Sells the seats that the hold still has: all, or none where it has ended while this waited for a lock.
+    /// Sells the seats that the hold still has: all, or none where it has ended while this waited for a lock. The buyer's stay ends
+    /// with a sale only.
     async fn sell_held(&self, conn: &mut Conn) -> Result<bool, Problem> {
-        pass::end_live(conn, self.hold.concert_id, self.user()).await?;
+        pass::lock_stay(conn, self.hold.concert_id, self.user()).await?;
         let sold = seats::store::sell(conn, self.hold.performance_id, self.hold.id, self.id(), &self.numbers).await?;
-        self.all_or_none(sold)
+        let is_sold = self.all_or_none(sold)?;
+        if is_sold {
+            pass::end_live(conn, self.hold.concert_id, self.user()).await?;
+        }
+        Ok(is_sold)
     }
 
     /// Sells the same seats again, where nobody has them and nothing stands against it.

@@ -30,9 +30,8 @@ const LIST: &str = "SELECT id, hold_id, concert_id, performance_id, payment_id, 
      FROM reservations FORCE INDEX (by_user) WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
 const LIST_SEATS: &str = "SELECT reservation_id, seat_no, label, grade, price, ticket_code FROM reservation_seats \
      WHERE reservation_id IN (?) ORDER BY reservation_id, seat_no";
-/// A pending one has no seats yet: its hold counts, as long as it lives.
-const LIST_LIVE_SEAT_COUNTS: &str =
-    "SELECT user_id, seat_count FROM reservations WHERE concert_id = ? AND state = 1 AND user_id IN (?)";
+/// A pending one has no seats yet: its hold counts, as long as it lives. By buyer, as the same of holds.
+const LIST_LIVE_SEAT_COUNTS: &str = "SELECT user_id, seat_count FROM reservations FORCE INDEX (by_limit) WHERE concert_id = ? AND state = 1 AND user_id IN (?)";
 
 pub mod refunds;
 pub mod tickets;

@@ -136,6 +136,8 @@ pub(super) struct Difference {
     pub was_sold: bool,
     /// What it is.
     pub is: Fate,
+    /// When it was to be free by itself, in milliseconds of the filter's clock, as it was before MySQL was asked again.
+    pub ends: Option<i64>,
 }
 
 /// What somebody sees who looks at a filter.

@@ -1,7 +1,7 @@
 //! Keeps the seat filter in order: makes it from MySQL where there is none, and puts right what it says wrongly.
 //!
-//! The filter is read before MySQL, and a seat is changed only where it is still as it was read: whatever was told to the
-//! filter meanwhile stands. A seat that somebody asks MySQL for at this moment is left alone; its mark ends by itself.
+//! The filter is read before MySQL, and a seat is changed only where it is still as it was read, its end included, and MySQL says
+//! the same when it is asked again: whatever was told to the filter meanwhile stands. A seat that somebody asks MySQL for at this moment is left alone; its mark ends by itself.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -65,11 +65,32 @@ impl Filter {
         };
         let rows = self.list_taken(hall).await?;
         for part in differences(&found, &rows, hall.seats_total).chunks(HEALED_AT_ONCE) {
-            if let Asked::Answer((taken, free)) = self.ask(CALL_LIMIT, self.0.filters.heal(hall, part)).await {
+            let part = self.still_different(hall, part).await?;
+            if part.is_empty() {
+                continue;
+            }
+            if let Asked::Answer((taken, free)) = self.ask(CALL_LIMIT, self.0.filters.heal(hall, &part)).await {
                 metrics::healed(taken, free);
             }
         }
         Ok(())
+    }
+
+    /// Those of the seats that MySQL still knows as it did, with their ends as they were before it was asked again. While people
+    /// book, most differences are seats that somebody was just getting.
+    async fn still_different(&self, hall: Hall, part: &[Difference]) -> Result<Vec<Difference>, Problem> {
+        let seats: Vec<u32> = part.iter().map(|one| one.seat).collect();
+        let Asked::Answer(ends) = self.ask(CALL_LIMIT, self.0.filters.ends(hall, &seats)).await else {
+            return Ok(Vec::new());
+        };
+        let input = (hall.performance, seats);
+        let read = self.0.db.read("seats.list_taken_among", input, |conn, (performance, seats)| {
+            Box::pin(store::list_taken_among(conn, *performance, seats))
+        });
+        let mut rows = read.await?;
+        rows.sort_unstable_by_key(|row| row.seat_no);
+        let still = part.iter().zip(ends).map(|(one, ends)| Difference { ends, ..*one });
+        Ok(still.filter(|one| fate(&rows, one.seat) == one.is).collect())
     }
 
     /// Makes the filter of a performance in the background, unless this instance is at it already, or at too many.
@@ -122,21 +143,28 @@ fn differences(found: &Picture, rows: &[TakenSeat], seats_total: u32) -> Vec<Dif
     if *found == actual {
         return Vec::new();
     }
-    let mut rows = rows.iter().collect::<Vec<_>>();
+    let mut rows = rows.to_vec();
     rows.sort_unstable_by_key(|row| row.seat_no);
-    let fate = |seat| {
-        let row = rows.binary_search_by_key(&seat, |row| row.seat_no).ok().and_then(|at| rows.get(at));
-        match row {
-            None => Fate::Free,
-            Some(TakenSeat { is_sold: false, held_until: Some(until), .. }) => Fate::Held(*until),
-            Some(_) => Fate::Sold,
-        }
-    };
     let differs =
         |seat: &u32| found.status(*seat) != actual.status(*seat) || found.taken.has(*seat) != actual.taken.has(*seat);
-    let of =
-        |seat| Difference { seat, was_taken: found.taken.has(seat), was_sold: found.sold.has(seat), is: fate(seat) };
+    let of = |seat| Difference {
+        seat,
+        was_taken: found.taken.has(seat),
+        was_sold: found.sold.has(seat),
+        is: fate(&rows, seat),
+        ends: None,
+    };
     (0..seats_total).filter(differs).map(of).collect()
+}
+
+/// What a seat is by these rows of what is taken, sorted by seat.
+fn fate(rows: &[TakenSeat], seat: u32) -> Fate {
+    let row = rows.binary_search_by_key(&seat, |row| row.seat_no).ok().and_then(|at| rows.get(at));
+    match row {
+        None => Fate::Free,
+        Some(TakenSeat { is_sold: false, held_until: Some(until), .. }) => Fate::Held(*until),
+        Some(_) => Fate::Sold,
+    }
 }
 
 #[cfg(test)]

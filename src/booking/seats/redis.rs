@@ -18,6 +18,7 @@ static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| script("seats.give_back", 
 static SETTLE: LazyLock<Script> = LazyLock::new(|| script("seats.settle", include_str!("lua/settle.lua")));
 static LOOK: LazyLock<Script> = LazyLock::new(|| script("seats.look", include_str!("lua/look.lua")));
 static TURN: LazyLock<Script> = LazyLock::new(|| script("seats.turn", include_str!("lua/turn.lua")));
+static ENDS: LazyLock<Script> = LazyLock::new(|| script("seats.ends", include_str!("lua/ends.lua")));
 static HEAL: LazyLock<Script> = LazyLock::new(|| script("seats.heal", include_str!("lua/heal.lua")));
 static REBUILD: LazyLock<Script> = LazyLock::new(|| script("seats.rebuild", include_str!("lua/rebuild.lua")));
 
@@ -105,14 +106,21 @@ impl Filters {
         Ok(reply.map(|reply| (reply.word(0) == "yours").then(|| reply.picture(1, hall))))
     }
 
+    /// When these seats are free by themselves, in milliseconds; nothing for those that are not.
+    pub async fn ends(&self, hall: Hall, seats: &[u32]) -> Result<Warm<Vec<Option<i64>>>, Problem> {
+        let reply = self.run(&ENDS, hall, seats.iter().map(|seat| number(*seat)).collect()).await?;
+        Ok(reply.map(|reply| (1..=seats.len()).map(|at| reply.word(at).parse().ok()).collect()))
+    }
+
     /// Puts seats right. Tells how many were falsely taken, and falsely free.
     pub async fn heal(&self, hall: Hall, differences: &[Difference]) -> Result<Warm<(u64, u64)>, Problem> {
-        let quadruples = differences.iter().flat_map(|difference| {
+        let quintuples = differences.iter().flat_map(|difference| {
             let before = u32::from(difference.was_taken) + 2 * u32::from(difference.was_sold);
+            let ends = difference.ends.map_or_else(|| "".into(), |ends| ends.to_string().into());
             let [word, end] = of(difference.is);
-            [number(difference.seat), number(before), word, end]
+            [number(difference.seat), number(before), ends, word, end]
         });
-        let args = std::iter::once(time(MARK)).chain(quadruples).collect();
+        let args = std::iter::once(time(MARK)).chain(quintuples).collect();
         let Some(reply) = self.run(&HEAL, hall, args).await? else { return Ok(None) };
         let healed = reply.word(1).parse().ok().zip(reply.word(2).parse().ok());
         healed.map(Some).ok_or_else(|| reply.strange())

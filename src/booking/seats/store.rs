@@ -16,6 +16,8 @@ const INSERT: &str = "INSERT INTO seats (performance_id, seat_no, label, grade, 
 /// A seat that is held for ever is out of sale.
 const LIST_TAKEN: &str = "SELECT seat_no, (reservation_id IS NOT NULL OR held_until >= '9999-01-01') AS is_sold, held_until \
      FROM seats WHERE performance_id = ? AND (reservation_id IS NOT NULL OR held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND)";
+const LIST_TAKEN_AMONG: &str = "SELECT seat_no, (reservation_id IS NOT NULL OR held_until >= '9999-01-01') AS is_sold, held_until \
+     FROM seats WHERE performance_id = ? AND (reservation_id IS NOT NULL OR held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?)";
 const LIST_FREE_FOR_UPDATE: &str = "SELECT seat_no FROM seats WHERE performance_id = ? AND reservation_id IS NULL \
      AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?) ORDER BY seat_no FOR UPDATE";
 /// An UPDATE with a join cannot make a seat, as an upsert could.
@@ -72,6 +74,22 @@ pub struct TakenSeat {
 pub(super) async fn list_taken(conn: &mut Conn, performance: PerformanceId) -> Result<Vec<TakenSeat>, Problem> {
     let offset = conn.offset_micros();
     Ok(sqlx::query_as(LIST_TAKEN).bind(performance).bind(offset).fetch_all(conn.sql()).await?)
+}
+
+/// Those of the seats that are taken.
+///
+/// # Errors
+/// Where the statement fails.
+pub async fn list_taken_among(
+    conn: &mut Conn,
+    performance: PerformanceId,
+    seats: &[u32],
+) -> Result<Vec<TakenSeat>, Problem> {
+    let offset = conn.offset_micros();
+    let statement = in_list(LIST_TAKEN_AMONG, seats.len());
+    let query = sqlx::query_as(AssertSqlSafe(statement)).bind(performance).bind(offset);
+    let query = seats.iter().fold(query, |query, seat| query.bind(*seat));
+    Ok(query.fetch_all(conn.sql()).await?)
 }
 
 /// Asks for those of the seats (sorted) that can be held, and locks them.

@@ -1,16 +1,19 @@
 -- Puts seats right that MySQL knows otherwise. A seat that has changed since it was compared stays as it is.
 -- KEYS as in filter.lua.
--- ARGV 1 clock offset (ms), 2 how long a mark lasts (ms), then quadruples: the seat, what it was when it was compared (1 for
---   taken, and 2 for sold), what it is in MySQL (h held, s sold, f free), ms when its hold ends (0 for others).
+-- ARGV 1 clock offset (ms), 2 how long a mark lasts (ms), then quintuples: the seat, what it was when it was compared (1 for
+--   taken, and 2 for sold), ms when it was to be free by itself ('' where it was not), what it is in MySQL (h held, s sold,
+--   f free), ms when its hold ends (0 for others).
 -- RETURNS {'ok', how many were falsely taken, how many were falsely free}, {'cold'}.
 -- ATOMIC because a claim between looking and changing would be overwritten.
 if is_cold() then return {'cold'} end
 local now, mark = clock(), tonumber(ARGV[2])
 local freed, took = 0, 0
-for i = 3, #ARGV, 4 do
-  local seat, before, is, by = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], tonumber(ARGV[i + 3])
+for i = 3, #ARGV, 5 do
+  local seat, before, ends_before, is, by = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4])
   local found = redis.call('GETBIT', taken, seat) + 2 * redis.call('GETBIT', sold, seat)
-  if found == before then
+  local over = end_of(seat)
+  -- A seat that was marked for a request and is held now has the same bits, and another end.
+  if found == before and (over and ms(over) or '') == ends_before then
     local was_free = found % 2 == 0
     if is == 's' then
       sell(seat)
@@ -22,7 +25,6 @@ for i = 3, #ARGV, 4 do
         if was_free then took = took + 1 end
       end
     else
-      local over = end_of(seat)
       -- A request may be on its way with it; if not, it is free by itself.
       if not over or over <= now or over > now + mark then
         free(seat)
