@@ -12,7 +12,8 @@ use crate::booking::holds::{self, Holds};
 use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::booking::tickets::{Gate, TicketKeys};
-use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
+use crate::catalog::warming::{self, Warmer};
+use crate::catalog::{self, Catalog, ConcertId, Reader};
 use crate::notices::mail::Mails;
 use crate::notices::webhooks::Webhooks;
 use crate::payments::gateway::Gateway;
@@ -25,6 +26,7 @@ use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
 use crate::platform::db::Db;
 use crate::platform::idempotency::Idempotency;
+use crate::platform::instances::Instances;
 use crate::platform::latency::Latencies;
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
@@ -47,6 +49,7 @@ pub struct State {
     pub accounts: Arc<Accounts>,
     pub catalog: Arc<Catalog>,
     pub warmer: Warmer,
+    pub instances: Instances,
     pub queue: Arc<Queue>,
     pub filter: Filter,
     pub seats: Arc<Seats>,
@@ -94,13 +97,15 @@ impl State {
         let holds = ground.holds(&seats);
         let attempts = ground.attempts(gateway);
         let checkout = ground.checkout(&attempts);
+        let (instances, warmer) = ground.warmer(&catalog);
         let Ground { config, clock, db, redis, idempotency, reader, filter, wake, ticket_keys, .. } = ground;
         Ok(Self {
             webhooks,
             mails,
             accounts,
             aftermath: Aftermath::new(db.clone(), catalog.clone(), wake.clone(), &config.booking),
-            warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
+            warmer,
+            instances,
             catalog,
             queue,
             seats,
@@ -189,6 +194,22 @@ impl Ground {
         };
         let sale = Arc::new(NewSales::new(&self.keys));
         Catalog::new(parts, catalog::Ports { sale, seats: Arc::new(NewSeats), availability: seats.clone() })
+    }
+
+    fn warmer(&self, catalog: &Arc<Catalog>) -> (Instances, Warmer) {
+        let instances = Instances::new(self.db.clone(), &self.config.http.addr);
+        let warmer = Warmer::new(warming::Parts {
+            catalog: catalog.clone(),
+            db: self.db.clone(),
+            redis: self.redis.clone(),
+            clock: self.clock.clone(),
+            idempotency: self.idempotency.clone(),
+            instances: instances.clone(),
+            log: Arc::new(OperatorLog),
+            settings: self.config.warmer.clone(),
+            is_cache_on: self.config.cache.enabled,
+        });
+        (instances, warmer)
     }
 
     fn queue(&self, seats: &Arc<Seats>) -> Queue {

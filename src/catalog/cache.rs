@@ -91,6 +91,24 @@ where
         self.kept.as_ref()?.get(&(self.generation.load(Ordering::Acquire), key)).await
     }
 
+    /// Loads the value of `key` whether or not it is kept, and keeps it in place of an older one, unless all was forgotten
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Whatever the load refuses with.
+    pub async fn renew(
+        &self,
+        key: K,
+        load: impl Future<Output = Result<Option<V>, Problem>>,
+    ) -> Result<Option<V>, Problem> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let value = load.await?;
+        if let (Some(kept), Some(value)) = (&self.kept, &value) {
+            kept.insert((generation, key), value.clone()).await;
+        }
+        Ok(value)
+    }
+
     /// Keeps a value, in place of an older one.
     pub async fn put(&self, key: K, value: V) {
         if let Some(kept) = &self.kept {

@@ -52,6 +52,7 @@ impl Weigh for Known {}
 #[derive(Clone, Debug)]
 pub struct Reader {
     db: Db,
+    ttl: Duration,
     concerts: Cache<ConcertId, Arc<Concert>>,
     performances: Cache<PerformanceId, Arc<Performance>>,
     maps: Cache<ConcertId, Arc<SeatMap>>,
@@ -68,6 +69,7 @@ impl Reader {
         let fixed = Bounds { ttl: FIXED_TTL, weight_max: settings.entries_max };
         Self {
             db,
+            ttl: ttl.min(FIXED_TTL),
             concerts: Cache::new(short),
             performances: Cache::new(short),
             maps: Cache::new(fixed),
@@ -89,6 +91,33 @@ impl Reader {
             }
         };
         self.concerts.find(id, load).await?.ok_or_else(|| Problem::not_found("concert"))
+    }
+
+    /// Reads the concert anew and keeps it with its performances.
+    ///
+    /// # Errors
+    /// As [`Reader::get_concert`].
+    pub(super) async fn renew_concert(&self, id: ConcertId) -> Result<Arc<Concert>, Problem> {
+        let load = async {
+            let found =
+                self.db.read("catalog.get_concert", id, |conn, id| Box::pin(store::find_concert(conn, *id))).await?;
+            Ok(found.map(Arc::new))
+        };
+        let concert = self.concerts.renew(id, load).await?.ok_or_else(|| Problem::not_found("concert"))?;
+        for performance in &concert.performances {
+            self.performances.renew(performance.id, async { Ok(Some(performance.clone())) }).await?;
+        }
+        Ok(concert)
+    }
+
+    /// The concert if it is kept.
+    pub(super) async fn peek_concert(&self, id: ConcertId) -> Option<Arc<Concert>> {
+        self.concerts.peek(id).await
+    }
+
+    /// How long all that belongs to a concert is kept.
+    pub(super) const fn keeps_for(&self) -> Duration {
+        self.ttl
     }
 
     /// The concert, for a transaction that has a connection already: waiting for another one inside it could

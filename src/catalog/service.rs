@@ -225,6 +225,11 @@ impl Catalog {
         self.seat_maps.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
     }
 
+    /// Whether the performance's seat map is in memory.
+    pub(super) async fn keeps_seat_map(&self, id: PerformanceId) -> bool {
+        self.seat_maps.peek(id).await.is_some()
+    }
+
     /// The reader that other features use.
     #[must_use]
     pub fn reader(&self) -> &Reader {

@@ -68,4 +68,5 @@ mod tickets;
 mod topology;
 mod units;
 mod waiting;
+mod warming;
 mod webhooks;
