@@ -81,8 +81,6 @@ struct Own {
 #[derive(Debug, Default)]
 struct Memory {
     kept: HashMap<ConcertId, Kept>,
-    /// The rounds that were followed.
-    followed: HashMap<(ConcertId, Occasion), u32>,
     /// Since when the marks cannot be read.
     blind_since: Option<Timestamp>,
 }
@@ -285,7 +283,6 @@ impl Warmer {
         if !ended {
             tracing::warn!(%concert, ?occasion, word, "a warming was claimed by another instance meanwhile");
         } else if let Ok(kept) = loaded {
-            self.memory().followed.insert((concert, occasion), round.wrapping_add(1));
             tracing::info!(%concert, ?occasion, round = round + 1, until = %kept.until, "warm");
         }
         Ok(())
@@ -324,17 +321,10 @@ impl Warmer {
                 continue;
             }
             share -= 1;
-            match self.load(target.concert, "followed").await {
-                Ok(_) => {
-                    let rows = scene.rows_of(target.concert).iter();
-                    let filled = rows.filter(|row| row.progress == Progress::Filled);
-                    let rounds = filled.map(|row| ((row.concert_id, row.occasion), row.round));
-                    self.memory().followed.extend(rounds);
-                }
-                Err(problem) if self.own.failing.is_due() => {
-                    tracing::warn!(concert = %target.concert, %problem, "this instance cannot warm itself");
-                }
-                Err(_) => {}
+            if let Err(problem) = self.load(target.concert, "followed").await
+                && self.own.failing.is_due()
+            {
+                tracing::warn!(concert = %target.concert, %problem, "this instance cannot warm itself");
             }
         }
     }
@@ -347,9 +337,9 @@ impl Warmer {
         if kept.is_ageing(now) && kept.until < opening.plus(MARGIN) {
             return true;
         }
-        let memory = self.memory();
-        let mut filled = scene.rows_of(target.concert).iter().filter(|row| row.progress == Progress::Filled);
-        filled.any(|row| memory.followed.get(&(row.concert_id, row.occasion)) != Some(&row.round))
+        // What was loaded since it was due is as new as what the shared tier has.
+        let is_newer = |row: &Warming| row.progress == Progress::Filled && row.due_at > kept.since;
+        scene.rows_of(target.concert).iter().any(is_newer)
     }
 
     /// What this instance has in memory of the concert, if it has all of it.
@@ -390,9 +380,7 @@ impl Warmer {
     /// What is no concern any more needs no place.
     fn forget_others(&self, scene: &Scene) {
         let concerns: HashSet<ConcertId> = scene.targets.iter().map(|target| target.concert).collect();
-        let mut memory = self.memory();
-        memory.kept.retain(|concert, _| concerns.contains(concert));
-        memory.followed.retain(|(concert, _), _| concerns.contains(concert));
+        self.memory().kept.retain(|concert, _| concerns.contains(concert));
     }
 
     async fn show(&self, scene: &Scene) {
