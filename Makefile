@@ -88,6 +88,12 @@ load-reservation: ## a minute of buyers going all the way to a ticket (settings:
 	cargo build --release --locked
 	FRONTROW_BIN=$(program) scripts/load.sh load-reservation
 
+.PHONY: stampede
+stampede: ## a crowd at the opening without a cache, with a cold one, and warmed (settings: scripts/stampede.sh)
+	scripts/setup.sh load
+	cargo build --release --locked
+	FRONTROW_BIN=$(program) scripts/stampede.sh
+
 .PHONY: bench
 bench: ## compare with bare handlers, side by side (ROWS=poll,join to choose, ROUNDS=5, SECS=3)
 	scripts/setup.sh bench

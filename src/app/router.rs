@@ -45,6 +45,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(payments::http::router(state.provider_events.clone()))
         .merge(accounts::admin::router(state.accounts.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
+        .merge(catalog::warming::admin::router(state.warmer.clone()))
         .merge(queue::admin::router(state.queue.clone()))
         .merge(booking::seats::admin::router(state.blocks.clone()))
         .merge(booking::reservations::admin::router(state.checkout.clone()))

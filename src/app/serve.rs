@@ -57,6 +57,9 @@ pub async fn run_with(state: State, listener: TcpListener, shutdown: Shutdown, o
         if let Err(problem) = state.queue.copy_places().await {
             tracing::warn!(%problem, "the last places were not copied: their tickets alone prove them");
         }
+        if let Err(problem) = state.instances.leave().await {
+            tracing::debug!(%problem, "this instance stays on the list for a moment");
+        }
         state.redis.close().await;
         state.caches.close().await;
         state.db.close().await;

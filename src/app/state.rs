@@ -12,7 +12,8 @@ use crate::booking::holds::{self, Holds};
 use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::booking::tickets::{Gate, TicketKeys};
-use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
+use crate::catalog::warming::{self, Warmer};
+use crate::catalog::{self, Catalog, ConcertId, Reader};
 use crate::notices::mail::Mails;
 use crate::notices::webhooks::Webhooks;
 use crate::payments::gateway::Gateway;
@@ -26,6 +27,7 @@ use crate::platform::clock::Clock;
 use crate::platform::config::{ConfigError, DatabaseSettings};
 use crate::platform::db::Db;
 use crate::platform::idempotency::Idempotency;
+use crate::platform::instances::Instances;
 use crate::platform::latency::Latencies;
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
@@ -49,6 +51,7 @@ pub struct State {
     pub caches: Arc<Caches>,
     pub catalog: Arc<Catalog>,
     pub warmer: Warmer,
+    pub instances: Instances,
     pub queue: Arc<Queue>,
     pub filter: Filter,
     pub seats: Arc<Seats>,
@@ -96,6 +99,7 @@ impl State {
         let holds = ground.holds(&seats);
         let attempts = ground.attempts(gateway);
         let checkout = ground.checkout(&attempts);
+        let (instances, warmer) = ground.warmer(&catalog);
         let Ground { config, clock, db, redis, idempotency, caches, reader, filter, wake, ticket_keys, .. } = ground;
         Ok(Self {
             webhooks,
@@ -103,7 +107,8 @@ impl State {
             accounts,
             aftermath: Aftermath::new(db.clone(), catalog.clone(), wake.clone(), &config.booking),
             caches,
-            warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
+            warmer,
+            instances,
             catalog,
             queue,
             seats,
@@ -200,6 +205,23 @@ impl Ground {
         };
         let sale = Arc::new(NewSales::new(&self.keys));
         Catalog::new(parts, catalog::Ports { sale, seats: Arc::new(NewSeats), availability: seats.clone() })
+    }
+
+    fn warmer(&self, catalog: &Arc<Catalog>) -> (Instances, Warmer) {
+        let instances = Instances::new(self.db.clone(), &self.config.http.addr);
+        let warmer = Warmer::new(warming::Parts {
+            catalog: catalog.clone(),
+            db: self.db.clone(),
+            redis: self.redis.clone(),
+            caches: self.caches.clone(),
+            clock: self.clock.clone(),
+            idempotency: self.idempotency.clone(),
+            instances: instances.clone(),
+            log: Arc::new(OperatorLog),
+            settings: self.config.warmer.clone(),
+            is_cache_on: self.config.cache.enabled,
+        });
+        (instances, warmer)
     }
 
     fn queue(&self, seats: &Arc<Seats>) -> Queue {

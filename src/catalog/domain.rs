@@ -38,6 +38,9 @@ pub struct Settings {
 pub struct WarmerSettings {
     pub enabled: bool,
     pub lead_secs: u64,
+    pub look_ms: u64,
+    pub lease_secs: u32,
+    pub concerts_per_second_max: u32,
 }
 
 /// Who comes first.

@@ -12,7 +12,7 @@
 //!
 //! Reading order: [`layout`] and [`seat_map`] (pure), [`domain`], [`input`] (what operators send), [`reader`] (what
 //! other features ask), [`service`] (what visitors see), [`operator`] (what operators do), [`changes`] (what the features above
-//! change).
+//! change), [`warming`] (what is in memory before a crowd comes).
 
 pub mod admin;
 mod cache;
@@ -31,16 +31,15 @@ pub mod seat_map;
 pub mod service;
 mod store;
 pub mod views;
-pub mod warmer;
-pub mod warmth;
+pub mod warming;
+mod warmth;
 
 pub use domain::{
     CODES, Concert, ConcertId, LiveSale, Order, Performance, PerformanceId, QueueSettings, Settings, Status, VenueId,
     WarmerSettings,
 };
-pub use ports::{Availability, SaleSetup, SeatSetup, SeatsLeft};
+pub use ports::{ActionLog, Availability, SaleSetup, SeatSetup, SeatsLeft};
 pub use reader::Reader;
 pub use seat_map::{Seat, SeatMap};
 pub use service::{Catalog, Parts, Ports};
-pub use warmer::Warmer;
-pub use warmth::Warmth;
+pub use warming::Warmer;

@@ -12,6 +12,7 @@ pub mod error;
 pub mod http;
 pub mod id;
 pub mod idempotency;
+pub mod instances;
 pub mod jobs;
 pub mod json;
 pub mod latency;

@@ -72,4 +72,5 @@ mod tickets;
 mod topology;
 mod units;
 mod waiting;
+mod warming;
 mod webhooks;

@@ -263,13 +263,12 @@ async fn what_has_aged_is_served_while_one_renews_it() {
     assert_eq!(replies.iter().flatten().filter(is_marked).count(), 0, "it is not too old yet");
     world.wait_until_running("gate").await;
     sql.execute("DO RELEASE_LOCK(CONCAT('gate ', DATABASE()))").await.expect("the gate opens");
-    let made_at = |instance: &crate::support::Instance| {
-        instance.state.catalog.warmth(sale.concert.parse().expect("an id")).fresh_until
-    };
+    let fresh_until =
+        |instance: &crate::support::Instance| instance.state.catalog.fresh_until(sale.concert.parse().expect("an id"));
     eventually("both to have the new value", || async {
         // Whoever did not load takes it over with the next read.
         storm(&apis, &sale, 2).await;
-        [&one, &two].iter().all(|instance| made_at(instance) > Some(instance.state.clock.now())).then_some(())
+        [&one, &two].iter().all(|instance| fresh_until(instance) > Some(instance.state.clock.now())).then_some(())
     })
     .await;
     let counted = loaded_since(before, &mut sql).await;

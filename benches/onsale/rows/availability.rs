@@ -15,7 +15,7 @@ use crate::table::{Finding, Measured};
 const HALLS: [(usize, Objective); 2] = [(20_000, Objective::AtLeast(0.8)), (70_000, Objective::None)];
 const CONNECTIONS: usize = 64;
 /// What every request carries: the bytes as they are, or the tag that the client has.
-const WHOLE: (&str, &str) = ("Accept-Encoding", "");
+pub(super) const WHOLE: (&str, &str) = ("Accept-Encoding", "");
 const KNOWN: (&str, &str) = ("If-None-Match", "");
 const BARE: &str = "/bare/ready";
 
@@ -42,7 +42,7 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
     Ok(Measured::from(findings))
 }
 
-async fn compare(
+pub(super) async fn compare(
     stage: &Stage,
     path: &str,
     header: (&'static str, &'static str),
@@ -50,7 +50,7 @@ async fn compare(
     what: &str,
     objective: Objective,
 ) -> anyhow::Result<[Finding; 2]> {
-    let values = stage.values("availability", [value.to_owned()].iter())?;
+    let values = stage.values("ready", [value.to_owned()].iter())?;
     let load = |side| Load {
         connections: CONNECTIONS,
         method: "GET",
@@ -86,14 +86,14 @@ async fn compare(
 }
 
 /// Gives the bare handler the size of frontrow's answer, and looks whether both answer alike. The size.
-async fn make_alike(
+pub(super) async fn make_alike(
     stage: &Stage,
     path: &str,
     header: (&str, &str),
     value: &str,
     status: u16,
 ) -> anyhow::Result<usize> {
-    let ours = stage.ask("GET", path, header, value).await.context("availability")?;
+    let ours = stage.ask("GET", path, header, value).await.context("a public read")?;
     ensure!(ours.status == status, "not {status}: {ours:?}");
     if status == 200 {
         stage.set_bare_body(ours.body.len()).await?;

@@ -118,11 +118,6 @@ impl<V> Entry<V> {
         self.made_at.plus(self.soft)
     }
 
-    /// Until when it may be shown.
-    pub fn hard_at(&self) -> Timestamp {
-        self.made_at.plus(self.hard)
-    }
-
     /// Somebody read it.
     pub fn count(&self) {
         self.hits.fetch_add(1, Ordering::Relaxed);

@@ -26,7 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::watch;
 
 use self::far::{Far, Place};
 use self::news::{Heard, News};
@@ -49,7 +48,7 @@ mod permits;
 mod two_tier;
 
 pub use permits::Need;
-pub use two_tier::{Found, KeyState, Kind, Loader, TwoTier};
+pub use two_tier::{Found, Kind, Loader, TwoTier};
 
 /// Longest wait of a reader for news that are late.
 const NEWS_WAIT: Duration = Duration::from_millis(250);
@@ -151,7 +150,6 @@ pub struct Caches {
     members: Mutex<Vec<Weak<dyn Member>>>,
     /// When a reader last tried to hear news that were late.
     tried_at: Mutex<Option<Instant>>,
-    recoveries: watch::Sender<u64>,
     /// While Redis is left alone: the generation of what it held.
     void: Mutex<Option<u64>>,
 }
@@ -195,7 +193,6 @@ impl Caches {
             stamps: AtomicU64::new(0),
             members: Mutex::default(),
             tried_at: Mutex::default(),
-            recoveries: watch::Sender::new(0),
             void: Mutex::default(),
         }))
     }
@@ -239,16 +236,10 @@ impl Caches {
         self.far.is_off()
     }
 
-    /// The generation of the far tier; nothing before the first news.
+    /// The generation of the far tier, raised whenever what it held is void; nothing before the first news.
     #[must_use]
     pub fn generation(&self) -> Option<u64> {
         self.news.generation()
-    }
-
-    /// Counts how often Redis was taken into use again after it was away, and lost what it held.
-    #[must_use]
-    pub fn watch_recoveries(&self) -> watch::Receiver<u64> {
-        self.recoveries.subscribe()
     }
 
     /// Ends the connection for news.
@@ -323,7 +314,6 @@ impl Caches {
         if self.catch_up().await && self.news.generation() != Some(void) {
             *self.void.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.far.turn_on();
-            self.recoveries.send_modify(|count| *count += 1);
         }
     }
 

@@ -77,17 +77,6 @@ impl<V> Found<V> {
     }
 }
 
-/// What this process has of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyState {
-    /// When it was loaded.
-    pub made_at: Timestamp,
-    /// Until when it is served without being renewed.
-    pub soft_at: Timestamp,
-    /// Until when it is served.
-    pub hard_at: Timestamp,
-}
-
 /// A cache in two tiers. Clones share it.
 pub struct TwoTier<K, V>(pub(super) Arc<Inner<K, V>>);
 
@@ -197,12 +186,12 @@ impl<K: CacheKey, V: Keep> TwoTier<K, V> {
         flown.map(|entry| self.found(&entry, is_current)).map_err(|problem| problem.again())
     }
 
-    /// What this process has of `key`, and may show.
+    /// Until when what this process has of `key` is served without being renewed; nothing where it has none, or may not show it.
     #[must_use]
-    pub fn state(&self, key: &K) -> Option<KeyState> {
+    pub fn soft_at(&self, key: &K) -> Option<Timestamp> {
         let entry = self.0.near.find(key)?;
         let is_shown = entry.value.is_some() && entry.age(self.0.caches.clock.now()) < Age::Hard;
-        is_shown.then(|| KeyState { made_at: entry.made_at, soft_at: entry.soft_at(), hard_at: entry.hard_at() })
+        is_shown.then(|| entry.soft_at())
     }
 
     /// Loads, together with all who want the same. Whoever has an old value waits for a moment only.
