@@ -31,7 +31,7 @@ about_sql := statements:: plans:: migrations:: audit:: conflicts:: units:: idemp
 .PHONY: test-mariadb
 test-mariadb: ## run the tests that are about SQL on MariaDB (ALL=1: all integration tests)
 	scripts/setup.sh mariadb
-	FRONTROW_HOLD_CASES=$(if $(ALL),300,60) FRONTROW_PAYMENT_CASES=$(if $(ALL),300,60) \
+	FRONTROW_HOLD_CASES=$(if $(ALL),300,40) FRONTROW_PAYMENT_CASES=$(if $(ALL),300,40) \
 	  scripts/test.sh --engine mariadb $(or $(ARGS),$(if $(ALL),,-- $(about_sql)))
 
 .PHONY: test-crowd

@@ -471,7 +471,8 @@ fn keyless() -> RequestKey {
     RequestKey { key: None, fingerprint: [0; 32] }
 }
 
-/// How often what matters came about: cases in which nothing happens prove nothing.
+/// How often what matters came about: cases in which nothing happens prove nothing. A hundred
+/// cases bring each at least once; of fewer nothing is asked, as chance decides.
 #[derive(Debug, Default)]
 struct Seen([AtomicU64; 10]);
 
@@ -550,5 +551,6 @@ async fn holds_agree_with_a_table_of_seats() {
         agree(cases, seed, &seen).await;
     }
     println!("held, taken, over, best, not enough, released, paid, lied, falsely refused, gone and held: {seen:?}");
-    assert!(seen.0.iter().all(|count| count.load(Ordering::Relaxed) >= 3), "{seen:?}");
+    let least = u64::from(cases) / 100;
+    assert!(seen.0.iter().all(|count| count.load(Ordering::Relaxed) >= least), "{seen:?}");
 }

@@ -212,7 +212,8 @@ async fn copies_of_places_are_forgotten_a_week_after_the_line() {
 /// Places given up are stepped over at once: whoever stands behind many of them is called soon, and must be told to ask soon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stands_behind_places_that_were_given_up_asks_in_time() {
-    const CROWD: usize = 60;
+    // However slow the machine: the line moves by one a second, and so many are left for most of a minute.
+    const CROWD: usize = 100;
     let world = World::new().await;
     let rules = json!({"admit_per_second": 1, "max_active": 100, "claim_secs": 5, "session_secs": 600});
     let (state, concert) = quiet_sale(&world, rules).await;
@@ -229,8 +230,8 @@ async fn who_stands_behind_places_that_were_given_up_asks_in_time() {
     }
     queue.tick(&sale).await.expect("the line");
     let after = told().await;
-    // Called in two seconds at the latest, and for five.
-    assert!(after.poll_after_ms < 4_000 && after.eta_seconds.is_some_and(|eta| eta <= 2), "{after:?}");
+    // Called in two seconds at the latest, or already, and for five.
+    assert!(after.poll_after_ms < 4_000 && after.eta_seconds.unwrap_or(0) <= 2, "{after:?}");
     drop(state);
     world.end(Vec::new()).await;
 }
