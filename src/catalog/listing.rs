@@ -123,7 +123,7 @@ impl Catalog {
     /// Whether every seat is known to be sold. The first performance with an unsold seat decides.
     async fn sold_out(&self, concert: ConcertId, performances: Vec<PerformanceId>) -> (ConcertId, bool) {
         for id in performances {
-            if self.seats_left(id).await.is_none_or(|left| left.unsold > 0) {
+            if self.left.find(id).await.is_none_or(|left| left.unsold > 0) {
                 return (concert, false);
             }
         }

@@ -23,6 +23,7 @@ pub mod http;
 pub mod input;
 mod kept;
 pub mod layout;
+mod left;
 mod listing;
 pub mod operator;
 pub mod ports;

@@ -5,8 +5,8 @@
 //! facts that are kept in two tiers, and of each version of them anew, so a change is shown as soon as it is heard of. Seat
 //! maps never change; they are packed once for all instances and kept for long.
 //!
-//! Seats left are asked of [`Availability`]. Where it cannot tell, the last number it told is shown; where it never
-//! told one, the answer is 503: a number is never made up.
+//! Seats left are asked of [`Availability`] (`left.rs`). Where it cannot tell, the last number it told is shown; where it never
+//! told one, the page waits for it, within a bound, and then the answer is 503: a number is never made up.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use serde::Serialize;
 use super::cache::{Bounds, Cache, Weigh};
 use super::domain::{Concert, ConcertId, Performance, PerformanceId, Settings, Status};
 use super::kept::{self, FOR_GOOD, Listed, MAPS, MapBody, PageKey};
+use super::left::{Left, untold};
 use super::listing;
-use super::ports::{Availability, SaleSetup, SeatSetup, SeatsLeft};
+use super::ports::{Availability, SaleSetup, SeatSetup};
 use super::reader::Reader;
 use super::views::{ConcertDetail, ConcertItem, PerformanceDetail, PerformanceView, SeatMapBody};
 use crate::platform::cache::{Caches, Found, Lifetimes, Loader, Need, TwoTier};
@@ -34,8 +35,6 @@ use crate::platform::idempotency::Idempotency;
 const FOR_A_MOMENT: &str = "public, max-age=1";
 /// How long answers of past seconds stay in memory.
 const MOMENT_TTL: Duration = Duration::from_secs(2);
-/// How long the last known number of seats left is shown while nobody can tell a newer one.
-const LAST_KNOWN_TTL: Duration = Duration::from_mins(10);
 /// What counts as one answer in memory: larger ones count as several.
 const ENTRY_BYTES: usize = 16 * 1024;
 
@@ -84,8 +83,6 @@ impl Weigh for Cached {
     }
 }
 
-impl Weigh for SeatsLeft {}
-
 /// The catalogue as visitors and operators use it.
 #[derive(Clone, Debug)]
 pub struct Catalog {
@@ -101,7 +98,7 @@ pub struct Catalog {
     pub(super) seat_maps: TwoTier<PerformanceId, MapBody>,
     /// By the second of the application clock in which they were made, and by the facts that they were made of.
     moments: Cache<(i64, u64, Key), Cached>,
-    last_known: Cache<PerformanceId, SeatsLeft>,
+    pub(super) left: Left,
 }
 
 /// What a [`Catalog`] works with.
@@ -139,9 +136,9 @@ impl Catalog {
             idempotency,
             settings: Arc::new(settings),
             reader,
+            left: Left::new(ports.availability.clone(), &cache),
             ports,
             moments: Cache::new(bounds(MOMENT_TTL)),
-            last_known: Cache::new(Bounds { ttl: LAST_KNOWN_TTL, weight_max: cache.entries_max }),
         }
     }
 
@@ -269,28 +266,17 @@ impl Catalog {
         performances: &[Arc<Performance>],
     ) -> Result<(Vec<PerformanceView>, bool), Problem> {
         let ids: Vec<PerformanceId> = performances.iter().map(|performance| performance.id).collect();
-        let asked = stream::iter(ids).map(|id| self.seats_left(id)).buffered(ASKED_AT_ONCE);
+        let deadline = self.left.deadline();
+        let asked = stream::iter(ids).map(|id| self.left.find_by(id, deadline)).buffered(ASKED_AT_ONCE);
         let left = asked.collect::<Vec<_>>().boxed().await;
         let mut views = Vec::with_capacity(performances.len());
         let mut is_sold_out = true;
         for (performance, left) in performances.iter().zip(left) {
-            let left =
-                left.ok_or_else(|| Problem::new(&codes::UNAVAILABLE).detail("Seats left cannot be told now."))?;
+            let left = left.ok_or_else(untold)?;
             is_sold_out &= left.unsold == 0;
             views.push(PerformanceView::of(performance, left.available));
         }
         Ok((views, is_sold_out))
-    }
-
-    pub(super) async fn seats_left(&self, id: PerformanceId) -> Option<SeatsLeft> {
-        let told = self.ports.availability.available(id).await;
-        match told {
-            Some(left) => {
-                self.last_known.put(id, left).await;
-                Some(left)
-            }
-            None => self.last_known.peek(id).await,
-        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use super::domain::Kept;
 use crate::catalog::domain::ConcertId;
+use crate::catalog::left::untold;
 use crate::catalog::service::Catalog;
 use crate::platform::clock::Timestamp;
-use crate::platform::error::{Problem, codes};
+use crate::platform::error::Problem;
 
 /// Brings the concert, its performances and seat maps into both tiers, so that none of it is to be renewed before `until` as far
 /// as it lives so long, and asks for the seats left.
@@ -15,8 +16,7 @@ pub(super) async fn load(catalog: &Catalog, id: ConcertId, until: Timestamp) -> 
     let since = catalog.clock.now();
     catalog.warm(id, until).await?;
     for performance in &catalog.reader.get_concert(id).await?.performances {
-        let left = catalog.ports.availability.available(performance.id).await;
-        left.ok_or_else(|| Problem::new(&codes::UNAVAILABLE).detail("Seats left cannot be told now."))?;
+        catalog.ports.availability.available(performance.id).await.ok_or_else(untold)?;
         catalog.get_performance(performance.id).await?;
     }
     Ok(Kept { since, until: catalog.fresh_until(id).unwrap_or(since) })
