@@ -1,6 +1,7 @@
 //! Which seats are taken, of a large hall, against a handler that returns as many ready bytes; and the same for those who have
 //! them already.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -51,12 +52,25 @@ pub(super) async fn compare(
     objective: Objective,
 ) -> anyhow::Result<[Finding; 2]> {
     let values = stage.values("ready", [value.to_owned()].iter())?;
+    let what = format!("{what}, against a bare handler");
+    side_by_side(stage, [path, BARE], header, &values, &what, objective).await
+}
+
+/// Reads of one address against those of another, each with the next of these values in its header.
+pub(super) async fn side_by_side(
+    stage: &Stage,
+    [ours, theirs]: [&str; 2],
+    header: (&'static str, &'static str),
+    values: &Path,
+    what: &str,
+    objective: Objective,
+) -> anyhow::Result<[Finding; 2]> {
     let load = |side| Load {
         connections: CONNECTIONS,
         method: "GET",
-        url: stage.url(if side == Side::Ours { path } else { BARE }),
+        url: stage.url(if side == Side::Ours { ours } else { theirs }),
         header,
-        values: values.clone(),
+        values: values.to_owned(),
         pause: Duration::ZERO,
     };
     let pairs = interleaved(&stage.pace, async |side| stage.run(&load(side)).await).await?;
@@ -69,7 +83,7 @@ pub(super) async fn compare(
     let ((our_rate, their_rate), (our_cost, their_cost)) = (medians(rate), medians(cost));
     Ok([
         Finding {
-            what: format!("{what}, against a bare handler: answers per second"),
+            what: format!("{what}: answers per second"),
             figures: Figures::ratios(of(rate)),
             digits: 3,
             objective,

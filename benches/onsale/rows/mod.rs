@@ -3,6 +3,7 @@
 mod availability;
 mod concert;
 mod events;
+mod far;
 mod growth;
 mod holds;
 mod join;
@@ -34,6 +35,7 @@ const ROWS: &[Row] = &[
     Row { name: "join", measure: |stage| Box::pin(join::measure(stage)) },
     Row { name: "availability", measure: |stage| Box::pin(availability::measure(stage)) },
     Row { name: "concert", measure: |stage| Box::pin(concert::measure(stage)) },
+    Row { name: "far", measure: |stage| Box::pin(far::measure(stage)) },
     Row { name: "warm", measure: |stage| Box::pin(warm::measure(stage)) },
     Row { name: "latency", measure: |stage| Box::pin(latency::measure(stage)) },
     Row { name: "memory", measure: |stage| Box::pin(memory::measure(stage)) },
