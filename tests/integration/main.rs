@@ -64,6 +64,7 @@ mod seat_filter;
 mod shared_payments;
 mod stage;
 mod statements;
+mod statistics;
 mod tickets;
 mod topology;
 mod units;
