@@ -68,6 +68,7 @@ mod shared_payments;
 mod stage;
 mod stampede;
 mod statements;
+mod statistics;
 mod tickets;
 mod topology;
 mod units;

@@ -48,7 +48,7 @@ const fn operators(name: &'static str, answer: &'static str) -> Row {
 }
 
 /// In this order, since the later ones end what the earlier ones need. Ticket and pass are the owner's, whoever calls.
-const ROWS: [Row; 65] = [
+const ROWS: [Row; 66] = [
     public("GET /livez", "200"),
     public("GET /readyz", "200"),
     public("GET /metrics", "200"),
@@ -78,6 +78,7 @@ const ROWS: [Row; 65] = [
     operators("PATCH /v1/admin/concerts/{id}", "200"),
     operators("PATCH /v1/admin/concerts/{id}/queue", "200"),
     operators("GET /v1/admin/concerts/{id}/queue", "200"),
+    operators("GET /v1/admin/concerts/{id}/stats", "200"),
     operators("DELETE /v1/admin/concerts/{id}/queue/passes", "200"),
     operators("POST /v1/admin/concerts/{id}/stop", "200"),
     operators("POST /v1/admin/concerts/{id}/resume", "200"),
