@@ -214,14 +214,14 @@ async fn what_is_not_whole_is_a_miss() {
             (there.len() == whole.len() && there[48..] == whole[48..]).then_some(())
         })
         .await;
-        // Whoever comes next finds it.
-        let before = loads(&mut sql).await;
-        let next = world.instance().await;
-        assert_eq!(title(&Api::over(&[&next]), &sale).await, "A Concert");
-        assert_eq!(loads(&mut sql).await, before, "{what}: found in Redis");
-        next.stop().await;
         fresh.stop().await;
     }
+    // Whoever comes next finds it.
+    let before = loads(&mut sql).await;
+    let next = world.instance().await;
+    assert_eq!(title(&Api::over(&[&next]), &sale).await, "A Concert");
+    assert_eq!(loads(&mut sql).await, before, "found in Redis");
+    next.stop().await;
     world.end(vec![one]).await;
     servers.end().await;
 }

@@ -15,7 +15,7 @@ use crate::support::{Api, Fault, Instance, Proxy, Sale, World, rounds};
 
 /// `cache.news_max_ms`: what is not marked is never further behind.
 const BOUND: Duration = Duration::from_secs(1);
-const STEPS: usize = 250;
+const STEPS: usize = 160;
 
 /// Two instances, the second one behind proxies.
 struct Stage {

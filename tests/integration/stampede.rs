@@ -25,7 +25,8 @@ const LOADS: [(&str, &str); 4] = [
 /// The guard of a concert's statement.
 const CONCERT: (&str, &str) = ("c.draw_commitment FROM concerts c", "WHERE c.id = ?");
 /// However busy the machine is, nobody gives up: what is counted here is loads, not seconds.
-const PATIENT: [(&str, &str); 5] = [
+const PATIENT: [(&str, &str); 6] = [
+    ("FRONTROW__DATABASE__ACQUIRE_TIMEOUT_MS", "60000"),
     ("FRONTROW__DATABASE__UNIT_TIMEOUT_MS", "60000"),
     ("FRONTROW__HTTP__REQUEST_TIMEOUT_MS", "60000"),
     ("FRONTROW__REDIS__COMMAND_TIMEOUT_MS", "10000"),
@@ -36,7 +37,7 @@ const PATIENT: [(&str, &str); 5] = [
 const LASTING: (&str, &str) = ("FRONTROW__CACHE__LEASE_MS", "60000");
 
 fn clients() -> usize {
-    std::env::var("FRONTROW_STAMPEDE").map_or(400, |text| text.parse().expect("FRONTROW_STAMPEDE is a number"))
+    std::env::var("FRONTROW_STAMPEDE").map_or(200, |text| text.parse().expect("FRONTROW_STAMPEDE is a number"))
 }
 
 fn plan() -> Plan {
