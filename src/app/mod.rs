@@ -21,5 +21,6 @@ pub mod schema;
 pub mod seed;
 pub mod serve;
 pub mod state;
+mod statistics;
 mod warm;
 mod webhooks;

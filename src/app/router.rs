@@ -12,10 +12,10 @@ use tower_http::limit::RequestBodyLimitLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::state::State;
+use super::statistics::{self, Statistics};
 use super::{audit, openapi, operations};
 use crate::accounts::{AccountRoutes, LetterLimits};
 use crate::booking::holds::http::HoldRoutes;
-use crate::booking::statistics::Statistics;
 use crate::platform::http::edge::{self, Edge};
 use crate::platform::http::{TrustedProxies, etag};
 use crate::platform::shutdown::Shutdown;
@@ -53,7 +53,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(booking::reservations::admin::router(state.checkout.clone()))
         .merge(booking::tickets::admin::router(state.gate.clone()))
         .merge(booking::aftermath::admin::router(state.aftermath.clone()))
-        .merge(booking::statistics::admin::router(statistics))
+        .merge(statistics::router(statistics))
         .merge(notices::webhooks::admin::router(state.webhooks.clone()))
         .merge(audit::router(state.db.clone(), state.config.jobs.clone()))
         .merge(operations::router())

@@ -11,7 +11,6 @@ pub mod aftermath;
 pub mod holds;
 pub mod reservations;
 pub mod seats;
-pub mod statistics;
 pub mod tickets;
 
 /// The problem codes of booking.

@@ -54,10 +54,7 @@ async fn figures_of_a_sale_are_what_buyers_did() {
     assert_eq!(found["concert_id"], json!(sale.concert));
     assert_eq!((&found["line"]["issued"], &found["line"]["phase"]), (&json!(4), &json!("open")));
     assert_eq!(found["holds"], json!({"live": 1, "seats": 3, "amount": 30_000}));
-    assert_eq!(
-        found["money"],
-        json!({"currency": "KRW", "sold": kept["amount"], "given_back": 20_000, "pending": 0})
-    );
+    assert_eq!(found["money"], json!({"currency": "KRW", "sold": kept["amount"], "given_back": 20_000, "pending": 0}));
     let sales = &found["sales"];
     let counts = ["seats_sold", "pending", "confirmed", "cancelled", "refunded"].map(|name| &sales[name]);
     assert_eq!(counts, [2, 0, 1, 1, 1].map(|count: u32| Value::from(count)).each_ref());
