@@ -13,14 +13,14 @@ use crate::accounts::{Accounts, Letterbox, Request, User, UserId, actions};
 use crate::booking::reservations::checkout::CONFIRMED;
 use crate::booking::reservations::domain::ReservationStatus;
 use crate::booking::reservations::{Checkout, ReservationId};
-use crate::catalog::{self, ConcertId, Reader};
+use crate::catalog::{self, ConcertId, changes};
 use crate::notices::mail::letters::{self, Confirmation};
 use crate::notices::mail::mailer::Bounds;
 use crate::notices::mail::{Kind, Letter, Mail, Mailer, Mails, Recipient, Writer, transport};
 use crate::notices::webhooks::ActionLog;
 use crate::platform::clock::Clock;
 use crate::platform::config::ConfigError;
-use crate::platform::db::Conn;
+use crate::platform::db::{Conn, Db};
 use crate::platform::error::{Problem, codes};
 use crate::platform::outbox::Event;
 
@@ -105,7 +105,7 @@ pub fn mailer(state: &State) -> Result<Option<Mailer>, ConfigError> {
     let desk = Desk {
         accounts: state.accounts.clone(),
         checkout: state.checkout.clone(),
-        catalog: state.catalog.reader().clone(),
+        db: state.db.clone(),
         clock: state.clock.clone(),
         base_url: settings.base_url.clone(),
         verification_hours: state.config.accounts.verification_hours,
@@ -124,7 +124,7 @@ pub fn mailer(state: &State) -> Result<Option<Mailer>, ConfigError> {
 struct Desk {
     accounts: Arc<Accounts>,
     checkout: Checkout,
-    catalog: Reader,
+    db: Db,
     clock: Clock,
     base_url: String,
     verification_hours: u32,
@@ -154,13 +154,15 @@ impl Desk {
         if reservation.status != ReservationStatus::Confirmed {
             return Ok(None);
         }
-        let concert = self.catalog.get_concert(reservation.concert.id).await?;
-        let performance = concert.performances.iter().find(|one| one.id == reservation.performance_id);
-        let performance = performance.ok_or_else(|| Problem::internal(anyhow::anyhow!("no such performance")))?;
+        // Not from memory: nothing corrects a letter that has left.
+        let find = self.db.read("letters.find_date", reservation.performance_id, |conn, performance| {
+            Box::pin(changes::find_date(conn, *performance))
+        });
+        let date = find.await?.ok_or_else(|| Problem::internal(anyhow::anyhow!("no such performance")))?;
         let facts = Confirmation {
             reservation: reservation.id.to_string(),
             concert: reservation.concert.title,
-            starts_at: performance.starts_at,
+            starts_at: date.starts_at,
             tickets: reservation.seats.into_iter().filter_map(|seat| Some((seat.id, seat.ticket_code?))).collect(),
             amount: reservation.amount,
             currency: reservation.currency,

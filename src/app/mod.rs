@@ -2,7 +2,7 @@
 //!
 //! [`state`] builds the services, [`router`] lists every route, [`schedule`] every job, [`serve`] runs an
 //! instance, [`dev`] runs one with private servers and a demonstration, [`psp`] a card provider to try it with, [`letters`]
-//! says what mails say, [`statistics`] how a sale goes, [`schema`] brings the tables up to date, [`cli`] is the command line.
+//! says what mails say, [`schema`] brings the tables up to date, [`cli`] is the command line.
 
 pub mod audit;
 pub mod cli;
@@ -21,6 +21,6 @@ pub mod schema;
 pub mod seed;
 pub mod serve;
 pub mod state;
-pub mod statistics;
+mod statistics;
 mod warm;
 mod webhooks;

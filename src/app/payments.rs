@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use super::state::State;
-use crate::payments::{ClosedAs, PaymentId};
+use crate::payments::{ByHand, ClosedAs, PaymentId};
 
 /// How a payment ends that nobody else can end.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -49,9 +49,17 @@ pub(super) async fn close(state: &State, given: &Close) -> anyhow::Result<()> {
         As::NotCharged => ClosedAs::NotCharged,
         As::Refunded => ClosedAs::Refunded,
     };
-    if !state.attempts.close_by_hand(given.id, closed).await? {
-        bail!("payment {} is not open in this way: see frontrow payments open", given.id);
+    match state.attempts.close_by_hand(given.id, closed).await? {
+        ByHand::Closed => println!("payment {} is closed", given.id),
+        ByHand::NotOpen => bail!("payment {} is not open in this way: see frontrow payments open", given.id),
+        ByHand::Contradicted => bail!(
+            "the provider says otherwise of payment {}: it was charged or may be, or its refund is on the way",
+            given.id
+        ),
+        ByHand::Unanswered => bail!(
+            "the provider does not say what became of payment {}, or payments.base_url is not set: nothing is changed",
+            given.id
+        ),
     }
-    println!("payment {} is closed", given.id);
     Ok(())
 }

@@ -53,7 +53,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(booking::reservations::admin::router(state.checkout.clone()))
         .merge(booking::tickets::admin::router(state.gate.clone()))
         .merge(booking::aftermath::admin::router(state.aftermath.clone()))
-        .merge(statistics::admin::router(statistics))
+        .merge(statistics::router(statistics))
         .merge(notices::webhooks::admin::router(state.webhooks.clone()))
         .merge(audit::router(state.db.clone(), state.config.jobs.clone()))
         .merge(operations::router())

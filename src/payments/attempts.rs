@@ -384,6 +384,9 @@ impl Settling {
         Box::pin(async move {
             let mut attempt = lock(conn, &self.payables, self.id).await?;
             let is_named = self.only_unnamed && attempt.intent.is_some();
+            if attempt.status == PaymentStatus::Failed && self.verdict == Verdict::Charged {
+                tracing::error!(payment = %attempt.id, "the provider charged what was closed as not charged: a person must give it back");
+            }
             if attempt.status != PaymentStatus::Pending || is_named {
                 return Ok((Settled { attempt, answer: None, is_first: false }, None));
             }

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Settled};
 use super::domain::{PaymentId, PaymentStatus, Reason, Verdict};
-use super::gateway::{IntentId, Standing};
+use super::gateway::{Gateway, GatewayError, IntentId, RefundStanding, Standing};
 use super::recovery::Refunded;
 use super::store::attempts as store;
 use crate::platform::clock::Timestamp;
@@ -29,6 +29,19 @@ pub struct OpenPayment {
     pub reason: Option<String>,
     /// When it began.
     pub created_at: Timestamp,
+}
+
+/// What came of ending a payment by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByHand {
+    /// It is closed.
+    Closed,
+    /// There is no such payment that is open in this way.
+    NotOpen,
+    /// The provider says otherwise: it was charged or may be, or its refund is on the way.
+    Contradicted,
+    /// The provider does not say, or none is configured: nobody knows.
+    Unanswered,
 }
 
 /// How a payment ends that nobody else can end.
@@ -65,31 +78,66 @@ impl Attempts {
     }
 
     /// Ends a payment with everything that its end brings along: the reservation that comes to nothing, or the refund in the
-    /// ledger. False where it is not open in this way, or where the provider says at this moment that it was charged, or
-    /// may be.
+    /// ledger. Only where the provider agrees at this moment, or says that it does not know the payment: what it has not
+    /// decided is cancelled there first, so that no confirmation still on its way can charge it.
     ///
     /// # Errors
     /// Where MySQL does not answer.
-    pub async fn close_by_hand(&self, id: PaymentId, closed: ClosedAs) -> Result<bool, Problem> {
+    pub async fn close_by_hand(&self, id: PaymentId, closed: ClosedAs) -> Result<ByHand, Problem> {
         let found = self.parts.db.read("payments.find", id, |conn, id| Box::pin(store::find(conn, *id))).await?;
-        let Some(attempt) = found else { return Ok(false) };
-        match (attempt.status, closed) {
-            (PaymentStatus::Pending, ClosedAs::NotCharged) => {
-                if let (Some(gateway), Some(intent)) = (&self.parts.gateway, attempt.intent.map(IntentId)) {
-                    let standing = gateway.find(&intent).await;
-                    if matches!(standing, Ok(Standing::Succeeded | Standing::Processing)) {
-                        return Ok(false);
-                    }
-                }
-                let settled = self.settle(id, Verdict::NotCharged(Reason::Abandoned)).await?;
-                Ok(settled.is_first)
+        let Some(attempt) = found else { return Ok(ByHand::NotOpen) };
+        let (Some(gateway), intent) = (&self.parts.gateway, attempt.intent.clone().map(IntentId)) else {
+            return Ok(ByHand::Unanswered);
+        };
+        let agreed = match (attempt.status, closed, &intent) {
+            // Nothing was charged by a name that nobody has; whoever is about to give it one finds it closed.
+            (PaymentStatus::Pending, ClosedAs::NotCharged, None) => {
+                return Ok(first(&self.close_unnamed(id).await?));
             }
-            (PaymentStatus::Refunding, ClosedAs::Refunded) => {
-                let refunded = Refunded { id, payables: self.parts.payables.clone() };
-                self.parts.db.in_tx("payments.refunded", refunded, |conn, refunded| refunded.run(conn)).await?;
-                Ok(true)
+            (PaymentStatus::Pending, ClosedAs::NotCharged, Some(intent)) => {
+                was_not_charged(&**gateway, id, intent).await
             }
-            _ => Ok(false),
+            (PaymentStatus::Refunding, ClosedAs::Refunded, Some(intent)) => {
+                will_not_refund(&gateway.refund(id, intent, attempt.amount).await)
+            }
+            _ => ByHand::NotOpen,
+        };
+        if agreed != ByHand::Closed {
+            return Ok(agreed);
         }
+        tracing::warn!(payment = %id, closed = ?closed, "a payment is closed by hand");
+        if closed == ClosedAs::NotCharged {
+            return Ok(first(&self.settle(id, Verdict::NotCharged(Reason::Abandoned)).await?));
+        }
+        let refunded = Refunded { id, payables: self.parts.payables.clone() };
+        self.parts.db.in_tx("payments.refunded", refunded, |conn, refunded| refunded.run(conn)).await?;
+        Ok(ByHand::Closed)
+    }
+}
+
+fn first(settled: &Settled) -> ByHand {
+    if settled.is_first { ByHand::Closed } else { ByHand::NotOpen }
+}
+
+/// Whether the provider has not charged the intent and never will.
+async fn was_not_charged(gateway: &dyn Gateway, id: PaymentId, intent: &IntentId) -> ByHand {
+    let standing = match gateway.find(intent).await {
+        Ok(Standing::Unconfirmed) => gateway.cancel(id, intent).await,
+        known => known,
+    };
+    match standing {
+        // It does not know the intent any more.
+        Ok(Standing::Declined(_) | Standing::Cancelled) | Err(GatewayError::Refused(_)) => ByHand::Closed,
+        Ok(Standing::Succeeded | Standing::Processing | Standing::Unconfirmed) => ByHand::Contradicted,
+        Err(GatewayError::NotSent(_) | GatewayError::Unknown(_)) => ByHand::Unanswered,
+    }
+}
+
+/// Whether the money that is owed does not go back by the provider, or has gone back already.
+fn will_not_refund(asked: &Result<RefundStanding, GatewayError>) -> ByHand {
+    match asked {
+        Ok(RefundStanding::Succeeded | RefundStanding::Failed) | Err(GatewayError::Refused(_)) => ByHand::Closed,
+        Ok(RefundStanding::Pending) => ByHand::Contradicted,
+        Err(GatewayError::NotSent(_) | GatewayError::Unknown(_)) => ByHand::Unanswered,
     }
 }

@@ -30,7 +30,7 @@ pub mod stripe;
 pub mod webhooks;
 
 pub use attempts::{Attempts, card_token, in_progress};
-pub use by_hand::{ClosedAs, OpenPayment};
+pub use by_hand::{ByHand, ClosedAs, OpenPayment};
 pub use domain::{CODES, Method, Payment, PaymentId, PaymentStatus, Reason, Settled, Subject};
 pub use limits::CardLimits;
 pub use settings::Settings;

@@ -103,7 +103,7 @@ pub struct LineView {
     /// Those among them who asked while all slots were taken.
     present: u64,
     /// Seats neither sold nor held; null while unknown.
-    seats_left: Option<u64>,
+    pub seats_left: Option<u64>,
     /// Who keeps the line.
     store: InCharge,
     /// What holds admission back.
@@ -132,7 +132,10 @@ impl LineView {
             present: state.snapshot.present,
             seats_left: state.supply.map(|supply| supply.available),
             store: state.in_charge,
-            bound_by: state.snapshot.bound,
+            bound_by: match state.phase(now) {
+                Phase::Scheduled | Phase::Lobby | Phase::Closed => Bound::Closed,
+                Phase::Open | Phase::Paused | Phase::SoldOut => state.snapshot.bound,
+            },
             pace_per_second: state.snapshot.pace,
             no_show_share: state.snapshot.no_show,
         }

@@ -44,9 +44,16 @@ impl Queue {
         // A ticket that is not good is no reason to refuse a place.
         let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
         let (mut place, mut is_new) = self.take(&sale, user, presented, closes_at).await?;
-        // The line hears of the end of a stay behind the commit that ended it.
-        if place.standing == Standing::Admitted && self.has_ended(concert, place.arrival).await {
-            self.free_slot(concert, place.arrival).await?;
+        // The line hears of the end of a stay behind the commit that ended it: perhaps not yet, perhaps since it found the place.
+        let is_over = match place.standing {
+            Standing::Admitted => self.has_ended(concert, place.arrival).await,
+            Standing::Finished | Standing::Left | Standing::Lapsed => !is_new,
+            Standing::Lobby | Standing::Waiting | Standing::Called => false,
+        };
+        if is_over {
+            if place.standing == Standing::Admitted {
+                self.free_slot(concert, place.arrival).await?;
+            }
             (place, is_new) = self.take(&sale, user, presented, closes_at).await?;
         }
         metrics::joined(is_new);

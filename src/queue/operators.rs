@@ -134,6 +134,10 @@ impl Changing {
         }
         let before = row.rules;
         row.rules = self.change.applied_to(before);
+        // Nobody is told of, and the log keeps nothing of, what is as it was.
+        if row.rules == before {
+            return Ok(row);
+        }
         store::update_rules(conn, self.concert, &row.rules).await?;
         row.rules_version += 1;
         let details = json!({"before": before, "after": row.rules});

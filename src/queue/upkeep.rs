@@ -117,8 +117,9 @@ impl Queue {
     /// # Errors
     /// Where MySQL does not answer: the next call tries again.
     pub async fn keep_up(&self, sale: &Sale, is_due: bool) -> Result<(), Problem> {
-        // Before the line is there, nobody can be given a place, and whatever lies below the ceiling would be a gap.
-        if let Some(issued) = sale.view(|state| state.snapshot.at.map(|_| state.snapshot.issued)) {
+        // Before this making of the line is there, nobody can be given a place, and whatever lies below the ceiling would be a gap.
+        // What the making before had issued says nothing of this one, which begins at its ceiling.
+        if let Some(issued) = sale.view(|state| state.ticked_at.map(|_| state.snapshot.issued)) {
             self.raise_ceiling(sale, issued).await?;
         }
         self.draw_lots(sale).await?;

@@ -411,6 +411,11 @@ async fn a_performance_is_moved_and_its_buyers_may_go() {
     let (api, other) = (Api::over(&[&one]), Api::over(&[&two]));
     let sale = Sale::new(&api, &one, &Plan { performances: 2, ..Plan::default() }).await;
     let (before, paid_before) = booked(&api, &sale, "A-1-1").await;
+    // Chooses now, and pays after the move.
+    let late = Buyer::new(&api).await;
+    late.charge(&api, 50_000).await;
+    let pass = late.enter(&api, &sale).await;
+    let late_hold = late.hold(&api, &sale.performances[0], &pass, &["A-1-3"]).await;
     let performance = format!("/v1/performances/{}", sale.performances[0]);
     let seen = other.get(&performance).send().await;
     let tag = seen.header("etag").expect("a tag").to_owned();
@@ -444,12 +449,15 @@ async fn a_performance_is_moved_and_its_buyers_may_go() {
     assert_eq!(events(&world, "performance.postponed").await, 1);
     assert_eq!(actions(&api, &sale).await, ["performance.postponed"]);
 
-    // Whoever buys now knows the date.
+    let paid_late = late.try_pay(&api, &late_hold, "pay late").await.expect(201);
+    // Whoever chooses now knows the date.
+    world.advance(Duration::from_secs(31));
     let (after, paid_after) = booked(&api, &sale, "A-1-2").await;
     world.advance(DAY * 44 + Duration::from_mins(24 * 60 - 30));
     cancel(&other, &after, &paid_after).await.expect_problem(409, "not_cancellable");
     cancel(&other, &before, &paid_before).await.expect(200);
-    assert_eq!(balance(&api, &before).await, 50_000);
+    cancel(&other, &late, &paid_late).await.expect(200);
+    assert_eq!((balance(&api, &before).await, balance(&api, &late).await), (json!(50_000), json!(50_000)));
     world.assert_clean(&one).await;
     world.end(vec![one, two]).await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frontrow::payments::gateway::Standing;
-use frontrow::payments::{Attempts, ClosedAs, PaymentStatus};
+use frontrow::payments::{Attempts, ByHand, ClosedAs, PaymentStatus};
 use frontrow::platform::error::Problem;
 use serde_json::{Value, json};
 use sqlx::Executor as _;
@@ -872,20 +872,35 @@ async fn what_the_provider_will_never_end_is_ended_by_hand() {
     let pending = shop.pay(&hold, VISA, "pay").await.expect(202);
     let open = attempts.list_open().await.expect("a list");
     assert_eq!((open.len(), open[0].status, open[0].intent.is_some()), (1, PaymentStatus::Pending, true));
-    assert!(!attempts.close_by_hand(open[0].id, ClosedAs::Refunded).await.expect("an answer"), "nothing is owed");
+    let by_hand = async |closed| attempts.close_by_hand(open[0].id, closed).await.expect("an answer");
+    assert_eq!(by_hand(ClosedAs::Refunded).await, ByHand::NotOpen, "nothing is owed");
+    shop.till.trouble(&[Question::Find], Trouble::LoseReply);
+    assert_eq!(by_hand(ClosedAs::NotCharged).await, ByHand::Unanswered, "nobody knows");
     // The provider has lost its memory of it.
     shop.till.trouble(&[Question::Find, Question::Cancel], Trouble::Refuse);
     shop.recover().await;
     assert_eq!(shop.reservation(&pending["id"]).await["status"], "pending");
-    assert!(attempts.close_by_hand(open[0].id, ClosedAs::NotCharged).await.expect("an answer"));
+    assert_eq!(by_hand(ClosedAs::NotCharged).await, ByHand::Closed);
     assert_eq!(shop.reservation(&pending["id"]).await["status"], "cancelled");
-    assert!(!attempts.close_by_hand(open[0].id, ClosedAs::NotCharged).await.expect("an answer"), "once");
+    assert_eq!(by_hand(ClosedAs::NotCharged).await, ByHand::NotOpen, "once");
+
+    // One that nobody confirmed is cancelled there, so that a confirmation on its way cannot charge it.
+    shop.till.recover();
+    shop.till.trouble(&[Question::Confirm], Trouble::LoseRequest);
+    shop.pay(&hold, VISA, "unconfirmed").await.expect(202);
+    shop.till.recover();
+    let open = attempts.list_open().await.expect("a list");
+    let by_hand = async |closed| attempts.close_by_hand(open[0].id, closed).await.expect("an answer");
+    assert_eq!(by_hand(ClosedAs::NotCharged).await, ByHand::Closed);
+    assert_eq!(shop.till.intents()[&open[0].id].standing, Standing::Cancelled);
 
     // One that was charged is not closed so, whoever thinks otherwise.
     shop.till.trouble(&[Question::Confirm], Trouble::LoseReply);
     let paid = shop.pay(&hold, VISA, "again").await.expect(202);
+    shop.till.recover();
     let open = attempts.list_open().await.expect("a list");
-    assert!(!attempts.close_by_hand(open[0].id, ClosedAs::NotCharged).await.expect("an answer"), "it was charged");
+    let by_hand = async |closed| attempts.close_by_hand(open[0].id, closed).await.expect("an answer");
+    assert_eq!(by_hand(ClosedAs::NotCharged).await, ByHand::Contradicted, "it was charged");
     shop.recover().await;
     assert_eq!(shop.reservation(&paid["id"]).await["status"], "confirmed");
     assert_eq!(attempts.list_open().await.expect("a list").len(), 0);

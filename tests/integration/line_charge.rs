@@ -78,6 +78,36 @@ fn line(sale: &Sale) -> String {
     format!("/v1/concerts/{}/queue", sale.concert)
 }
 
+/// Each making of a line begins at the ceiling of the one before. That is no news of anybody's joining: else each loss would
+/// reserve twice as many numbers as the one before, until a lobby is made of nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn losses_of_a_line_that_nobody_joins_reserve_few_numbers() {
+    let world = World::new().await;
+    let (one, two) = (world.instance().await, world.instance().await);
+    let api = Api::over(&[&one, &two]);
+    let sale = Sale::new(&api, &one, &Plan::default()).await;
+    joined(&api, &sale, &Buyer::new(&api).await, None).await;
+    let line = async || {
+        let path = format!("/v1/admin/concerts/{}/queue", sale.concert);
+        let line = api.get(&path).bearer(&sale.operator).send().await.expect(200);
+        ["epoch", "issued", "ceiling"].map(|name| line[name].as_u64().expect("a number"))
+    };
+    let [mut epoch, _, first] = line().await;
+    for losses in 1..=5 {
+        world.wipe_redis().await;
+        // Made anew, and with room for others again.
+        let (made, ceiling) = eventually("the line to be made anew", || async {
+            let [now, issued, ceiling] = line().await;
+            (now > epoch && issued > 1 && ceiling > issued).then_some((now, ceiling))
+        })
+        .await;
+        epoch = made;
+        assert!(ceiling <= first + losses * 300, "{ceiling} after {losses} losses");
+    }
+    world.assert_clean(&one).await;
+    world.end(vec![one, two]).await;
+}
+
 /// The place of somebody who insists.
 async fn joined(api: &Api, sale: &Sale, buyer: &Buyer, ticket: Option<&str>) -> (u16, Value) {
     eventually("a place", || async {

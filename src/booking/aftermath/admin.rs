@@ -57,7 +57,7 @@ struct PostponementBody {
     starts_at: Timestamp,
 }
 
-/// Moves a performance to a later date. Whoever paid for the date before may give the tickets back until the new one.
+/// Moves a performance to a later date. Whoever chose the date before may give the tickets back until the new one.
 #[utoipa::path(post, path = "/v1/admin/performances/{id}/postponement", tag = "operator", security(("bearer" = [])),
     params(("id" = PerformanceId, Path, description = "The performance")), request_body = PostponementBody,
     responses((status = 200, body = PerformanceDetail),

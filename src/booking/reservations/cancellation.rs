@@ -10,6 +10,7 @@ use super::refunds::{By, undo};
 use super::store;
 use super::store::ReservationRow;
 use crate::accounts::UserId;
+use crate::booking::holds;
 use crate::booking::seats::News;
 use crate::booking::tickets::TicketKeys;
 use crate::catalog::Reader;
@@ -18,6 +19,9 @@ use crate::platform::clock::Timestamp;
 use crate::platform::db::{self, Conn};
 use crate::platform::error::Problem;
 use crate::platform::http::keyed::{Answer, OK, RequestKey};
+
+/// Pages that were read before a move, and instances that had not heard of it, may have shown the old date for so long.
+const SHOWN_EVERYWHERE: Duration = Duration::from_secs(30);
 
 struct Cancelling {
     user: UserId,
@@ -64,7 +68,11 @@ impl Cancelling {
         // Read here, not from memory: another instance may have moved the date a moment ago.
         let date = changes::find_date(conn, row.performance_id).await?;
         let date = date.ok_or_else(|| Problem::internal(anyhow::anyhow!("no such performance")))?;
-        let deadline = deadline(date.starts_at, date.postponed_at, row.paid_at, self.until);
+        let chosen_at = match date.postponed_at {
+            None => None,
+            Some(_) => holds::store::closing::find_made_at(conn, row.hold_id).await?,
+        };
+        let deadline = deadline(date.starts_at, date.postponed_at, chosen_at, self.until);
         if !is_confirmed || db::now(conn).await? >= deadline {
             return Err(Problem::new(&NOT_CANCELLABLE));
         }
@@ -73,14 +81,15 @@ impl Cancelling {
 }
 
 /// Until when a reservation can be given back: some time before its performance; or until it begins, if it was moved after the
-/// buyer had paid for another date.
+/// buyer had chosen seats for another date, whenever those were paid.
 fn deadline(
     starts_at: Timestamp,
     postponed_at: Option<Timestamp>,
-    paid_at: Option<Timestamp>,
+    chosen_at: Option<Timestamp>,
     until: Duration,
 ) -> Timestamp {
-    let is_for_another_date = postponed_at.zip(paid_at).is_some_and(|(postponed, paid)| paid <= postponed);
+    let moved = postponed_at.zip(chosen_at);
+    let is_for_another_date = moved.is_some_and(|(postponed, chosen)| chosen <= postponed.plus(SHOWN_EVERYWHERE));
     if is_for_another_date { starts_at } else { starts_at.minus(until) }
 }
 
@@ -89,14 +98,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_paid_for_another_date_may_cancel_until_the_new_one() {
-        let at = |hours: i64| Timestamp::from_millis(hours * 3_600_000).unwrap();
+    fn whoever_chose_another_date_may_cancel_until_the_new_one() {
+        let secs = |secs: i64| Timestamp::from_millis(secs * 1000).unwrap();
         let until = Duration::from_hours(24);
-        let cases =
-            [(None, Some(10), 76), (Some(20), Some(10), 100), (Some(20), Some(20), 100), (Some(20), Some(21), 76)];
-        for (postponed, paid, expected) in cases {
-            let found = deadline(at(100), postponed.map(at), paid.map(at), until);
-            assert_eq!(found, at(expected), "{postponed:?} {paid:?}");
+        let (starts_at, day_before) = (secs(360_000), secs(360_000 - 86_400));
+        let cases = [
+            (None, Some(100), day_before),
+            (Some(200), Some(100), starts_at),
+            (Some(200), Some(230), starts_at),
+            (Some(200), Some(231), day_before),
+            (Some(200), None, day_before),
+        ];
+        for (postponed, chosen, expected) in cases {
+            let found = deadline(starts_at, postponed.map(secs), chosen.map(secs), until);
+            assert_eq!(found, expected, "{postponed:?} {chosen:?}");
         }
     }
 }

@@ -19,9 +19,9 @@ enum Ended {
 
 impl Services {
     /// Starts each server again that ends by itself, on its port and the data that it left. Resolves with the name of one that ends,
-    /// or does not come up, six times within a minute.
+    /// or does not come up, six times within a minute: each has a count of its own.
     pub async fn keep_up(&mut self) -> &'static str {
-        let mut restarts = VecDeque::with_capacity(RESTARTS_MAX);
+        let mut restarts = [VecDeque::with_capacity(RESTARTS_MAX), VecDeque::with_capacity(RESTARTS_MAX)];
         loop {
             let ended = tokio::select! {
                 _ = self.database.ended() => Ended::Database,
@@ -31,6 +31,7 @@ impl Services {
                 Ended::Database => self.database.name(),
                 Ended::Redis => self.redis.name(),
             };
+            let restarts = &mut restarts[ended as usize];
             while restarts.front().is_some_and(|at: &Instant| at.elapsed() > WITHIN) {
                 restarts.pop_front();
             }

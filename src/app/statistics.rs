@@ -5,20 +5,26 @@
 
 use std::sync::Arc;
 
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use crate::accounts::http::Operator;
 use crate::booking::holds::store::counts::{HoldCounts, count_live};
 use crate::booking::reservations::store::counts::{StateCounts, count_by_state};
 use crate::booking::seats::Seats;
 use crate::catalog::{ConcertId, PerformanceId};
 use crate::platform::clock::Timestamp;
 use crate::platform::db::Db;
-use crate::platform::error::Problem;
+use crate::platform::error::{Problem, ProblemBody};
+use crate::platform::http::Id;
 use crate::platform::money::{CURRENCY, Money};
 use crate::queue::Queue;
 use crate::queue::admin::LineView;
-
-pub mod admin;
 
 /// Everything about one sale.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -109,10 +115,13 @@ impl Statistics {
         });
         let (holds, states) = counts.await?;
         let StateCounts { pending, confirmed, cancelled, refunded } = states;
+        let mut line = sale.view(|state| LineView::of(concert, state, as_of));
+        // A line that does not move counts no seats.
+        line.seats_left.get_or_insert(performances.iter().map(|one| u64::from(one.available)).sum());
         Ok(SaleStats {
             concert_id: concert,
             as_of,
-            line: sale.view(|state| LineView::of(concert, state, as_of)),
+            line,
             holds,
             sales: SalesStats {
                 seats_sold: confirmed.seats,
@@ -148,4 +157,22 @@ impl Statistics {
         }
         Ok(performances)
     }
+}
+
+/// The operator's route.
+pub fn router(statistics: Statistics) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(show)).with_state(statistics)
+}
+
+/// How a sale goes: the line, what is held, what is sold, and the money.
+#[utoipa::path(get, path = "/v1/admin/concerts/{id}/stats", tag = "operator", security(("bearer" = [])),
+    params(("id" = ConcertId, Path, description = "The concert")),
+    responses((status = 200, body = SaleStats),
+        (status = 404, body = ProblemBody, content_type = "application/problem+json")))]
+async fn show(
+    State(statistics): State<Statistics>,
+    _operator: Operator,
+    Id(concert): Id<ConcertId>,
+) -> Result<Response, Problem> {
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(statistics.get(concert).await?)).into_response())
 }
