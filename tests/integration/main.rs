@@ -32,6 +32,7 @@ mod faults;
 mod grants;
 mod headers;
 mod hold_model;
+mod holds;
 mod hostile;
 mod idempotency;
 mod jobs;
