@@ -40,6 +40,12 @@ test-crowd: ## lobby, draw and waiting with 100,000 buyers (CROWD=), in a releas
 	FRONTROW_CROWD=$(or $(CROWD),100000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --release --test integration \
 	  -- --nocapture lobby::a_large_lobby waiting::waiting_costs
 
+.PHONY: test-stampede
+test-stampede: ## 2,000 clients (CLIENTS=) before caches that are cold, old, slow to fill, or whose loader is killed
+	scripts/setup.sh test
+	FRONTROW_STAMPEDE=$(or $(CLIENTS),2000) scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) --test integration \
+	  -- --nocapture --test-threads 1 stampede::
+
 .PHONY: test-long
 test-long: ## the model tests of holds and of payments by card with 10,000 cases (CASES=)
 	scripts/setup.sh test
@@ -56,7 +62,7 @@ test-payments: ## 2,000 buyers (PAYERS=) pay 1,000 seats by card at a provider t
 test-losses: ## each loss of a store with 500 clients and an outage of 30 s, one after the other (CLIENTS=, ENGINE=)
 	scripts/setup.sh $(if $(filter mariadb,$(ENGINE)),mariadb,test)
 	FRONTROW_CLIENTS=$(or $(CLIENTS),500) FRONTROW_OUTAGE_SECS=30 scripts/test.sh $(if $(ENGINE),--engine $(ENGINE)) \
-	  --test integration -- --nocapture --test-threads 1 losses::
+	  --test integration -- --nocapture --test-threads 1 losses:: cache_away::without_mysql
 
 .PHONY: test-upgrade
 test-upgrade: ## upgrade a serving fleet of the previous version (ENGINE=mysql or mariadb)
@@ -87,6 +93,12 @@ load-reservation: ## a minute of buyers going all the way to a ticket (settings:
 	scripts/setup.sh load
 	cargo build --release --locked
 	FRONTROW_BIN=$(program) scripts/load.sh load-reservation
+
+.PHONY: stampede
+stampede: ## a crowd at the opening without a cache, with a cold one, and warmed (settings: scripts/stampede.sh)
+	scripts/setup.sh load
+	cargo build --release --locked
+	FRONTROW_BIN=$(program) scripts/stampede.sh
 
 .PHONY: bench
 bench: ## compare with bare handlers, side by side (ROWS=poll,join to choose, ROUNDS=5, SECS=3)

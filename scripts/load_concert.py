@@ -2,7 +2,7 @@
 """Sets up what a load test sells: an arena of 14,594 seats and one concert that is on sale.
 
 Goes through the operator's REST API like any operator would, waits until every instance says that
-the line is open, saves the seat map for k6, and prints the concert's id. The operator's token comes
+the line is open (unless it is told not to), saves the seat map for k6, and prints the concert's id. The operator's token comes
 from standard input, because arguments can be read by every process of the machine.
 """
 
@@ -66,7 +66,7 @@ def rfc3339(moment):
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def create_concert(base, token, queue):
+def create_concert(base, token, queue, opens_in):
     plan = sections()
     built = sum(row["seats"] for section in plan for row in section["rows"])
     assert built == SEATS, built
@@ -86,8 +86,8 @@ def create_concert(base, token, queue):
             "artist": "The Virtual Users",
             "description": "One night, one arena, many more buyers than seats.",
             "venue_id": venue["id"],
-            # In a moment, so that the sale opens by itself, as a real one does.
-            "booking_opens_at": rfc3339(now + datetime.timedelta(seconds=3)),
+            # Not yet, so that the sale opens by itself, as a real one does.
+            "booking_opens_at": rfc3339(now + datetime.timedelta(seconds=opens_in)),
             "booking_closes_at": rfc3339(now + datetime.timedelta(days=30)),
             "seat_limit_per_buyer": 4,
             "grades": grades([section["code"] for section in plan]),
@@ -125,6 +125,8 @@ def main():
     parser.add_argument("--max-active", type=int, required=True)
     parser.add_argument("--claim-secs", type=int, default=30)
     parser.add_argument("--session-secs", type=int, default=120)
+    parser.add_argument("--opens-in", type=int, default=3, help="seconds until booking opens")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until it does")
     args = parser.parse_args()
 
     bases = args.base_urls.split(",")
@@ -135,9 +137,9 @@ def main():
         "claim_secs": args.claim_secs,
         "session_secs": args.session_secs,
     }
-    concert = create_concert(bases[0], token, queue)
+    concert = create_concert(bases[0], token, queue, args.opens_in)
     deadline = time.monotonic() + 60
-    for base in bases:
+    for base in [] if args.no_wait else bases:
         wait_until_open(base, concert, deadline)
     save_seat_map(bases[0], concert, args.seat_map)
     print(concert)

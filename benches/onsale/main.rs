@@ -10,6 +10,7 @@
 mod arguments;
 mod bare;
 mod events;
+mod far;
 mod figures;
 mod listen;
 mod load;

@@ -82,6 +82,17 @@ impl Process {
         cpu_secs(self.id)
     }
 
+    /// Bytes of memory that it has, as the system counts them.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn resident_bytes(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("/proc has changed")?;
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024.0)
+    }
+
     /// Tells it to end and waits until it has.
     pub async fn stop(mut self) {
         drop(self.input.take());

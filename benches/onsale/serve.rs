@@ -8,7 +8,7 @@ use frontrow::platform::shutdown::Shutdown;
 use frontrow::platform::telemetry;
 use tokio::io::AsyncReadExt as _;
 
-use crate::{bare, prepare, rush};
+use crate::{bare, far, prepare, rush};
 
 /// Serves until standard input ends.
 ///
@@ -22,6 +22,7 @@ pub async fn run() -> anyhow::Result<()> {
     let listener = serve::bind(&state.config.http.addr).await?;
     println!("{}", listener.local_addr()?);
     let others = bare::router(&state).merge(prepare::router(&state)).merge(rush::server::router(&state)?);
+    let others = others.merge(far::router(&state, &shutdown).await?);
     tokio::spawn(end_with_input(shutdown.clone()));
     Box::pin(serve::run_with(state, listener, shutdown, others)).await
 }

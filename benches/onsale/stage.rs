@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use fred::clients::Client;
 use fred::interfaces::ClientLike as _;
 use fred::types::{Builder, config::Config as RedisConfig};
-use frontrow::platform::clock::Clock;
+use frontrow::platform::clock::{Clock, Timestamp};
 use frontrow::platform::embedded::{Options, Services};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, MySqlConnection};
@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const CREATION_MAX: Duration = Duration::from_mins(2);
 const PAUSE: Duration = Duration::from_millis(100);
 const HOUR: Duration = Duration::from_hours(1);
+/// When booking opens, seen from now: it is open already, or long after the warmer's lead time.
+const OPEN: fn(Timestamp) -> Timestamp = |now| now.minus(Duration::from_secs(1));
+const LATER: fn(Timestamp) -> Timestamp = |now| now.plus(Duration::from_hours(2));
 
 /// Everything that a row needs.
 pub struct Stage {
@@ -175,7 +178,7 @@ impl Stage {
     /// # Errors
     /// Where the server refuses it.
     pub async fn sale(&self) -> anyhow::Result<String> {
-        let made = self.concert(&self.venue, &json!(["A"])).await?;
+        let made = self.concert(&self.venue, &json!(["A"]), 1, OPEN).await?;
         let concert = made["id"].as_str().context("a concert without an id")?.to_owned();
         let queue = format!("/v1/admin/concerts/{concert}/queue");
         self.operate(reqwest::Method::PATCH, &queue, &json!({"paused": true})).await?;
@@ -194,6 +197,23 @@ impl Stage {
     /// # Errors
     /// Where the server refuses it.
     pub async fn evening(&self, seats: usize) -> anyhow::Result<String> {
+        let (venue, codes) = self.stadium(seats).await?;
+        let made = self.concert(&venue, &codes, 1, OPEN).await?;
+        Ok(made["performances"][0]["id"].as_str().context("a performance without an id")?.to_owned())
+    }
+
+    /// A concert of so many performances in a hall of so many seats, of which nothing is in memory: booking opens hours later. Its id.
+    ///
+    /// # Errors
+    /// Where the server refuses it.
+    pub async fn tour(&self, performances: u32, seats: usize) -> anyhow::Result<String> {
+        let (venue, codes) = self.stadium(seats).await?;
+        let made = self.concert(&venue, &codes, performances, LATER).await?;
+        Ok(made["id"].as_str().context("a concert without an id")?.to_owned())
+    }
+
+    /// A venue of so many seats, and the codes of its sections.
+    async fn stadium(&self, seats: usize) -> anyhow::Result<(Value, Value)> {
         let row = |name: usize, seats: usize| json!({"name": name.to_string(), "seats": seats});
         let rows: Vec<Value> = (0..seats)
             .step_by(ROW_SEATS)
@@ -206,21 +226,45 @@ impl Stage {
             .collect();
         let codes: Vec<Value> = sections.iter().map(|section| section["code"].clone()).collect();
         let venue = json!({"name": "Bench Stadium", "city": "Busan", "sections": sections});
-        let venue = self.operate(reqwest::Method::POST, "/v1/admin/venues", &venue).await?;
-        let made = self.concert(&venue["id"], &json!(codes)).await?;
-        Ok(made["performances"][0]["id"].as_str().context("a performance without an id")?.to_owned())
+        let mut venue = self.operate(reqwest::Method::POST, "/v1/admin/venues", &venue).await?;
+        Ok((venue["id"].take(), json!(codes)))
     }
 
-    async fn concert(&self, venue: &Value, sections: &Value) -> anyhow::Result<Value> {
+    async fn concert(
+        &self,
+        venue: &Value,
+        sections: &Value,
+        performances: u32,
+        opens_at: fn(Timestamp) -> Timestamp,
+    ) -> anyhow::Result<Value> {
         let now = Clock::default().now();
+        let starts: Vec<Value> =
+            (0..performances).map(|day| json!({"starts_at": now.plus(24 * HOUR * (1 + day))})).collect();
         let concert = json!({
             "title": "Bench Live", "artist": "The Stopwatches", "venue_id": venue,
-            "booking_opens_at": now.minus(Duration::from_secs(1)), "booking_closes_at": now.plus(4 * HOUR),
+            "booking_opens_at": opens_at(now), "booking_closes_at": now.plus(4 * HOUR),
             "seat_limit_per_buyer": 4, "grades": [{"code": "R", "name": "R", "price": 10_000, "sections": sections}],
-            "performances": [{"starts_at": now.plus(24 * HOUR)}],
+            "performances": starts,
             "queue": {"admit_per_second": 1, "max_active": 1, "claim_secs": 60, "session_secs": 600},
         });
         self.operate(reqwest::Method::POST, "/v1/admin/concerts", &concert).await
+    }
+
+    /// Loads a concert into the server's memory as the warmer does, and tells how many seconds that took.
+    ///
+    /// # Errors
+    /// Where it fails, or takes too long.
+    pub async fn warm(&self, concert: &str) -> anyhow::Result<f64> {
+        self.made(&format!("/prepare/warm/{concert}")).await?;
+        let started = Instant::now();
+        loop {
+            let took = self.made("/prepare/warmed").await?;
+            if !took.is_empty() {
+                return took.parse().with_context(|| format!("not warmed: {took}"));
+            }
+            ensure!(started.elapsed() < CREATION_MAX, "a concert is not warm in time");
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// So many places in a sale by as many people; every `nth` ticket.

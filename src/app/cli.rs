@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::config::Config;
 use super::state::State;
-use super::{audit, dev, draw, payments, psp, schema, seed, serve, webhooks};
+use super::{audit, dev, draw, payments, psp, schema, seed, serve, warm, webhooks};
 use crate::platform::clock::Clock;
 use crate::platform::db;
 use crate::platform::embedded::Engine;
@@ -79,6 +79,8 @@ enum Command {
         #[command(subcommand)]
         what: Webhooks,
     },
+    /// Load concerts anew into the caches of the instances that run. Ends with 1 where that was waited for and took longer.
+    Warm(warm::Warm),
     /// Ask a running instance whether it is alive: for container health checks.
     Healthcheck,
 }
@@ -168,6 +170,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Payments { what: Payments::Close(given) } => payments::close(&state(file, false)?, &given).await?,
         Command::Webhooks { what: Webhooks::Dead } => webhooks::dead(&state(file, false)?).await?,
         Command::Webhooks { what: Webhooks::Resend(given) } => webhooks::resend(&state(file, false)?, &given).await?,
+        Command::Warm(given) => return warm::run(&state(file, false)?, &given).await,
         Command::Healthcheck => return healthcheck(&Config::load(file, &[])?.http.addr).await,
     }
     Ok(ExitCode::SUCCESS)

@@ -58,7 +58,7 @@ fn token_keys(dir: &Path) -> anyhow::Result<String> {
 /// provider go to `webhook_url`; to the address that `serve` has by default where there is none.
 ///
 /// # Errors
-/// Where the servers do not start, or one of them ends by itself.
+/// Where the servers do not start, a server ends again and again, or the card provider ends by itself.
 pub async fn services(
     file: Option<&Path>,
     dir: &Path,
@@ -71,7 +71,7 @@ pub async fn services(
         Some(url) => url,
         None => psp::webhooks_at(lookup(&Config::load(file, &[])?.http.addr).await?),
     };
-    let (mut settings, services) = start(dir, engine).await?;
+    let (mut settings, mut services) = start(dir, engine).await?;
     let beside = match psp::beside(dir, webhook_url).await {
         Ok(beside) => beside,
         Err(error) => {
@@ -87,13 +87,13 @@ pub async fn services(
     std::io::stdout().flush()?;
     let ended = tokio::select! {
         () = shutdown.requested() => None,
-        name = services.ended() => Some(name),
+        name = services.keep_up() => Some(name),
         name = beside.process.ended() => Some(name),
     };
     tokio::join!(services.stop(), beside.process.stop());
     match ended {
         None => Ok(()),
-        Some(name) => anyhow::bail!("{name} ended by itself: see its log in {}", dir.display()),
+        Some(name) => anyhow::bail!("{name} has ended: see its log in {}", dir.display()),
     }
 }
 
@@ -112,7 +112,7 @@ pub async fn dev(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {
     // Before the servers, as the card provider is told where to send its webhooks.
     let listener = serve::bind(&Config::load(file, &[])?.http.addr).await?;
     let own = [DATABASE, REDIS].iter().all(|name| std::env::var_os(name).is_some());
-    let (mut settings, services) = if own {
+    let (mut settings, mut services) = if own {
         (vec![(TOKEN_KEYS, token_keys(dir)?)], None)
     } else {
         println!("Starting private database and Redis processes in {} …", dir.display());
@@ -125,7 +125,7 @@ pub async fn dev(file: Option<&Path>, dir: &Path) -> anyhow::Result<()> {
     settings.push(("FRONTROW__MAIL__FOLDER", dir.join("mail").display().to_string()));
     settings.push(("FRONTROW__NOTICES__PLAIN_HTTP", "true".into()));
     settings.push(("FRONTROW__NOTICES__PRIVATE_ADDRESSES", "127.0.0.0/8, ::1/128".into()));
-    let outcome = Box::pin(with_cards(file, dir, listener, settings, services.as_ref(), &shutdown)).await;
+    let outcome = Box::pin(with_cards(file, dir, listener, settings, services.as_mut(), &shutdown)).await;
     if let Some(services) = services {
         services.stop().await;
     }
@@ -138,7 +138,7 @@ async fn with_cards(
     dir: &Path,
     listener: TcpListener,
     mut settings: Vec<(&'static str, String)>,
-    services: Option<&Services>,
+    services: Option<&mut Services>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let is_configured = !Config::load(file, &settings)?.payments.base_url.is_empty();
@@ -156,7 +156,7 @@ async fn serve_demonstration(
     file: Option<&Path>,
     listener: TcpListener,
     settings: &[(&'static str, String)],
-    services: Option<&Services>,
+    services: Option<&mut Services>,
     cards: Option<&Sibling>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
@@ -167,23 +167,23 @@ async fn serve_demonstration(
     state.db.align_clock().await?;
     let base = format!("http://{}", listener.local_addr()?);
     let made = demonstration::prepare(&state).await.context("the demonstration could not be made")?;
-    let engine = services.map(|services| services.engine);
+    let engine = services.as_ref().map(|services| services.engine);
     println!("{}", welcome(&base, engine, &cards_of(&state.config, cards.is_some()), &state.config, &made));
     std::io::stdout().flush()?;
     let serving = serve::run(state, listener, shutdown.clone());
     tokio::pin!(serving);
     tokio::select! {
         outcome = &mut serving => return outcome,
-        name = ended(services, cards) => tracing::error!(name, "a private server ended by itself"),
+        name = ended(services, cards) => tracing::error!(name, "a private process has ended"),
     }
     shutdown.request();
     serving.await
 }
 
-async fn ended(services: Option<&Services>, cards: Option<&Sibling>) -> &'static str {
+async fn ended(services: Option<&mut Services>, cards: Option<&Sibling>) -> &'static str {
     let services = async {
         match services {
-            Some(services) => services.ended().await,
+            Some(services) => services.keep_up().await,
             None => std::future::pending().await,
         }
     };

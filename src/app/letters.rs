@@ -13,7 +13,7 @@ use crate::accounts::{Accounts, Letterbox, Request, User, UserId, actions};
 use crate::booking::reservations::checkout::CONFIRMED;
 use crate::booking::reservations::domain::ReservationStatus;
 use crate::booking::reservations::{Checkout, ReservationId};
-use crate::catalog::Reader;
+use crate::catalog::{self, ConcertId, Reader};
 use crate::notices::mail::letters::{self, Confirmation};
 use crate::notices::mail::mailer::Bounds;
 use crate::notices::mail::{Kind, Letter, Mail, Mailer, Mails, Recipient, Writer, transport};
@@ -55,7 +55,7 @@ impl Letterbox for Postbox {
     }
 }
 
-/// Writes down what operators do with webhooks.
+/// Writes down what operators do with webhooks and caches.
 #[derive(Debug)]
 pub(super) struct OperatorLog;
 
@@ -68,6 +68,19 @@ impl ActionLog for OperatorLog {
         details: &'c Value,
     ) -> BoxFuture<'c, Result<(), Problem>> {
         Box::pin(actions::record(conn, operator, action, None, details))
+    }
+}
+
+impl catalog::ActionLog for OperatorLog {
+    fn record<'c>(
+        &'c self,
+        conn: &'c mut Conn,
+        operator: UserId,
+        action: &'static str,
+        concert: ConcertId,
+        details: &'c Value,
+    ) -> BoxFuture<'c, Result<(), Problem>> {
+        Box::pin(actions::record(conn, operator, action, Some(concert), details))
     }
 }
 

@@ -21,4 +21,5 @@ pub mod schema;
 pub mod seed;
 pub mod serve;
 pub mod state;
+mod warm;
 mod webhooks;

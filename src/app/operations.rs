@@ -27,6 +27,7 @@ pub fn all_codes() -> Vec<&'static Code> {
         codes::CODES,
         accounts::CODES,
         catalog::CODES,
+        catalog::warming::CODES,
         queue::CODES,
         points::CODES,
         payments::CODES,

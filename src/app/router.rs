@@ -15,6 +15,7 @@ use super::state::State;
 use super::{audit, openapi, operations};
 use crate::accounts::{AccountRoutes, LetterLimits};
 use crate::booking::holds::http::HoldRoutes;
+use crate::booking::statistics::Statistics;
 use crate::platform::http::edge::{self, Edge};
 use crate::platform::http::{TrustedProxies, etag};
 use crate::platform::shutdown::Shutdown;
@@ -33,6 +34,7 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
     );
     let letters = LetterLimits::new(&state.config.limits, &state.clock);
     let people = AccountRoutes { accounts: state.accounts.clone(), letters };
+    let statistics = Statistics { db: state.db.clone(), queue: state.queue.clone(), seats: state.seats.clone() };
     OpenApiRouter::with_openapi(openapi::head())
         .merge(accounts::http::router(people))
         .merge(catalog::http::router(state.catalog.clone()))
@@ -45,11 +47,13 @@ pub fn routes(state: &State, shutdown: &Shutdown) -> OpenApiRouter {
         .merge(payments::http::router(state.provider_events.clone()))
         .merge(accounts::admin::router(state.accounts.clone()))
         .merge(catalog::admin::router(state.catalog.clone()))
+        .merge(catalog::warming::admin::router(state.warmer.clone()))
         .merge(queue::admin::router(state.queue.clone()))
         .merge(booking::seats::admin::router(state.blocks.clone()))
         .merge(booking::reservations::admin::router(state.checkout.clone()))
         .merge(booking::tickets::admin::router(state.gate.clone()))
         .merge(booking::aftermath::admin::router(state.aftermath.clone()))
+        .merge(booking::statistics::admin::router(statistics))
         .merge(notices::webhooks::admin::router(state.webhooks.clone()))
         .merge(audit::router(state.db.clone(), state.config.jobs.clone()))
         .merge(operations::router())

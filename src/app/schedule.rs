@@ -11,6 +11,7 @@ use crate::accounts;
 use crate::booking::holds::retention::Pace;
 use crate::catalog::ConcertId;
 use crate::notices::webhooks::Dispatcher;
+use crate::platform::cache::news;
 use crate::platform::error::Problem;
 use crate::platform::jobs::{Claim, Jobs, Work};
 use crate::platform::outbox::{Event, Handler, Relay};
@@ -55,7 +56,7 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         |state| Box::pin(async move { state.accounts.refresh_revocations().await }),
         "revocations",
     );
-    every(Duration::from_secs(5), |state| Box::pin(async move { state.warmer.warm_due().await.map(drop) }), "warmer");
+    every(Duration::from_secs(5), |state| Box::pin(async move { state.instances.beat().await }), "instances");
     every(
         Duration::from_secs(1),
         |state| Box::pin(async move { state.queue.publish_unticked().await }),
@@ -88,6 +89,8 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         "seat filters",
     );
     tick_lines(state, shutdown);
+    shutdown.spawn(state.caches.clone().run(shutdown.clone()));
+    keep_warm(state, shutdown);
     send_notices(state, shutdown)?;
     shutdown.spawn(relay(state).run(shutdown.clone()));
     let jobs = jobs(state);
@@ -99,6 +102,22 @@ pub async fn start(state: &State, shutdown: &Shutdown) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// What is being loaded when the instance ends is dropped: another one takes it over.
+fn keep_warm(state: &State, shutdown: &Shutdown) {
+    let (warmer, end) = (state.warmer.clone(), shutdown.clone());
+    shutdown.repeat(warmer.pause(), move || {
+        let (warmer, end) = (warmer.clone(), end.clone());
+        async move {
+            tokio::select! {
+                looked = warmer.look() => if let Err(problem) = looked {
+                    tracing::warn!(name = "warmer", %problem, "periodic work failed");
+                },
+                () = end.requested() => {}
+            }
+        }
+    });
 }
 
 fn tick_lines(state: &State, shutdown: &Shutdown) {
@@ -174,6 +193,11 @@ pub fn jobs(state: &State) -> Jobs {
             deletions(state, |state| Box::pin(async move { state.mails.tidy(DELETE_ROWS).await })),
         )
         .every(
+            "warming.tidy",
+            600,
+            deletions(state, |state| Box::pin(async move { state.warmer.tidy(DELETE_ROWS).await })),
+        )
+        .every(
             "queue.tidy",
             600,
             deletions(state, |state| Box::pin(async move { state.queue.tidy_ranks(DELETE_ROWS).await })),
@@ -182,6 +206,11 @@ pub fn jobs(state: &State) -> Jobs {
             "queue.tidy_places",
             600,
             deletions(state, |state| Box::pin(async move { state.queue.tidy_places(DELETE_ROWS).await })),
+        )
+        .every(
+            "cache.tidy",
+            600,
+            deletions(state, |state| Box::pin(async move { news::delete_old(&state.db, DELETE_ROWS).await })),
         )
         .every(
             "payments.tidy_events",

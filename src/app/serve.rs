@@ -34,7 +34,8 @@ pub async fn run(state: State, listener: TcpListener, shutdown: Shutdown) -> any
 /// As [`run`].
 pub async fn run_with(state: State, listener: TcpListener, shutdown: Shutdown, others: Router) -> anyhow::Result<()> {
     let mut http = state.config.http.clone();
-    let pools = state.config.redis.pool_size.saturating_add(state.config.database.pool_size as usize);
+    // One more is for news of changes.
+    let pools = state.config.redis.pool_size.saturating_add(state.config.database.pool_size as usize + 1);
     http.connections_max = files::allow(http.connections_max, pools)?;
     if state.config.database.migrate_on_start {
         schema::prepare(&state.config.database).await?;
@@ -56,7 +57,11 @@ pub async fn run_with(state: State, listener: TcpListener, shutdown: Shutdown, o
         if let Err(problem) = state.queue.copy_places().await {
             tracing::warn!(%problem, "the last places were not copied: their tickets alone prove them");
         }
+        if let Err(problem) = state.instances.leave().await {
+            tracing::debug!(%problem, "this instance stays on the list for a moment");
+        }
         state.redis.close().await;
+        state.caches.close().await;
         state.db.close().await;
     };
     tokio::select! {

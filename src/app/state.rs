@@ -12,7 +12,8 @@ use crate::booking::holds::{self, HoldLimits, Holds};
 use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::booking::tickets::{Gate, TicketKeys};
-use crate::catalog::{self, Catalog, ConcertId, Reader, Warmer};
+use crate::catalog::warming::{self, Warmer};
+use crate::catalog::{self, Catalog, ConcertId, Reader};
 use crate::notices::mail::Mails;
 use crate::notices::webhooks::Webhooks;
 use crate::payments::gateway::Gateway;
@@ -21,10 +22,12 @@ use crate::payments::signature::Verifier;
 use crate::payments::stripe::Stripe;
 use crate::payments::webhooks::Verify;
 use crate::payments::{self, Attempts, CardLimits, attempts};
+use crate::platform::cache::{self, Caches};
 use crate::platform::clock::Clock;
-use crate::platform::config::ConfigError;
+use crate::platform::config::{ConfigError, DatabaseSettings};
 use crate::platform::db::Db;
 use crate::platform::idempotency::Idempotency;
+use crate::platform::instances::Instances;
 use crate::platform::latency::Latencies;
 use crate::platform::outbox::Wake;
 use crate::platform::redis::Redis;
@@ -45,8 +48,10 @@ pub struct State {
     pub webhooks: Webhooks,
     pub mails: Mails,
     pub accounts: Arc<Accounts>,
+    pub caches: Arc<Caches>,
     pub catalog: Arc<Catalog>,
     pub warmer: Warmer,
+    pub instances: Instances,
     pub queue: Arc<Queue>,
     pub filter: Filter,
     pub seats: Arc<Seats>,
@@ -94,13 +99,16 @@ impl State {
         let holds = ground.holds(&seats, &queue);
         let attempts = ground.attempts(gateway);
         let checkout = ground.checkout(&attempts);
-        let Ground { config, clock, db, redis, idempotency, reader, filter, wake, ticket_keys, .. } = ground;
+        let (instances, warmer) = ground.warmer(&catalog);
+        let Ground { config, clock, db, redis, idempotency, caches, reader, filter, wake, ticket_keys, .. } = ground;
         Ok(Self {
             webhooks,
             mails,
             accounts,
             aftermath: Aftermath::new(db.clone(), catalog.clone(), wake.clone(), &config.booking),
-            warmer: Warmer::new(catalog.clone(), clock.clone(), config.warmer.clone()),
+            caches,
+            warmer,
+            instances,
             catalog,
             queue,
             seats,
@@ -136,6 +144,7 @@ struct Ground {
     db: Db,
     redis: Redis,
     idempotency: Idempotency,
+    caches: Arc<Caches>,
     reader: Arc<Reader>,
     filter: Filter,
     wake: Wake,
@@ -149,11 +158,17 @@ impl Ground {
         let db = Db::new(&config.database, clock.clone())?;
         let redis = Redis::new(&config.redis)?;
         let idempotency = Idempotency::new(db.clone());
-        let reader = Arc::new(Reader::new(db.clone(), &config.cache));
+        let caches = Caches::new(cache::Ground {
+            news: Db::new(&for_news(&config.database), clock.clone())?,
+            redis: redis.clone(),
+            clock: clock.clone(),
+            settings: config.cache.clone(),
+        })?;
+        let reader = Arc::new(Reader::new(db.clone(), &config.cache, &caches));
         let filter = Filter::new(db.clone(), redis.clone(), clock.clone(), &config.booking);
         let (wake, latencies) = (Wake::default(), Latencies::default());
         let config = Arc::new(config);
-        Ok(Self { config, clock, keys, ticket_keys, db, redis, idempotency, reader, filter, wake, latencies })
+        Ok(Self { config, clock, keys, ticket_keys, db, redis, idempotency, caches, reader, filter, wake, latencies })
     }
 
     fn notices(&self) -> Result<(Webhooks, Mails), ConfigError> {
@@ -185,10 +200,28 @@ impl Ground {
             idempotency: self.idempotency.clone(),
             settings: self.config.catalog.clone(),
             cache: self.config.cache.clone(),
+            caches: self.caches.clone(),
             reader: Reader::clone(&self.reader),
         };
         let sale = Arc::new(NewSales::new(&self.keys));
         Catalog::new(parts, catalog::Ports { sale, seats: Arc::new(NewSeats), availability: seats.clone() })
+    }
+
+    fn warmer(&self, catalog: &Arc<Catalog>) -> (Instances, Warmer) {
+        let instances = Instances::new(self.db.clone(), &self.config.http.addr);
+        let warmer = Warmer::new(warming::Parts {
+            catalog: catalog.clone(),
+            db: self.db.clone(),
+            redis: self.redis.clone(),
+            caches: self.caches.clone(),
+            clock: self.clock.clone(),
+            idempotency: self.idempotency.clone(),
+            instances: instances.clone(),
+            log: Arc::new(OperatorLog),
+            settings: self.config.warmer.clone(),
+            is_cache_on: self.config.cache.enabled,
+        });
+        (instances, warmer)
     }
 
     fn queue(&self, seats: &Arc<Seats>) -> Queue {
@@ -247,6 +280,13 @@ impl Ground {
         };
         Checkout::new(parts, &self.config.booking)
     }
+}
+
+/// One connection for news of changes, of which nobody waits long: they must come also while everybody waits for the pool.
+fn for_news(settings: &DatabaseSettings) -> DatabaseSettings {
+    let limit = settings.unit_timeout_ms.min(1000);
+    let (pool_size, waiting_max) = (1, 16);
+    DatabaseSettings { pool_size, waiting_max, acquire_timeout_ms: limit, unit_timeout_ms: limit, ..settings.clone() }
 }
 
 /// Tells the line how many seats are left.

@@ -11,6 +11,7 @@ pub mod aftermath;
 pub mod holds;
 pub mod reservations;
 pub mod seats;
+pub mod statistics;
 pub mod tickets;
 
 /// The problem codes of booking.

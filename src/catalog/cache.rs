@@ -1,13 +1,11 @@
-//! Answers and facts kept in this process for a short while.
+//! What is made in this process, for this process alone and for a short while: answers of the current second, and what was told last.
+//! Facts are kept in two tiers (`kept.rs`).
 //!
 //! Concurrent loads of a key are one load, which runs in a task of its own: it fills the cache even when every
-//! caller has gone. [`Cache::clear`] makes everything older unreachable at once, loads under way included,
-//! because the generation is part of each key.
+//! caller has gone.
 
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::future::Cache as Moka;
@@ -34,8 +32,7 @@ pub(super) trait Weigh {
 /// Values by key. Clones share them.
 #[derive(Clone)]
 pub(super) struct Cache<K, V> {
-    kept: Option<Moka<(u64, K), V>>,
-    generation: Arc<AtomicU64>,
+    kept: Option<Moka<K, V>>,
 }
 
 impl<K, V> fmt::Debug for Cache<K, V> {
@@ -55,7 +52,7 @@ where
             let builder = Moka::builder().max_capacity(bounds.weight_max).time_to_live(bounds.ttl);
             builder.weigher(|_, value: &V| value.weight().max(1)).build()
         });
-        Self { kept, generation: Arc::default() }
+        Self { kept }
     }
 
     /// The value of `key`, loaded where it is not kept. Nothing found is not kept. What a load needs is put together only
@@ -70,7 +67,6 @@ where
         let Some(kept) = &self.kept else {
             return load().await;
         };
-        let key = (self.generation.load(Ordering::Acquire), key);
         if let Some(value) = kept.get(&key).await {
             return Ok(Some(value));
         }
@@ -88,21 +84,13 @@ where
 
     /// The value of `key` if it is kept.
     pub async fn peek(&self, key: K) -> Option<V> {
-        self.kept.as_ref()?.get(&(self.generation.load(Ordering::Acquire), key)).await
+        self.kept.as_ref()?.get(&key).await
     }
 
     /// Keeps a value, in place of an older one.
     pub async fn put(&self, key: K, value: V) {
         if let Some(kept) = &self.kept {
-            kept.insert((self.generation.load(Ordering::Acquire), key), value).await;
-        }
-    }
-
-    /// Forgets everything.
-    pub fn clear(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        if let Some(kept) = &self.kept {
-            kept.invalidate_all();
+            kept.insert(key, value).await;
         }
     }
 }
@@ -119,12 +107,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_value_is_loaded_once_until_all_is_forgotten() {
+    async fn a_value_is_loaded_once() {
         let cache = cache();
         assert_eq!(cache.find(1, || async { Ok(Some(10)) }).await.unwrap(), Some(10));
         assert_eq!(cache.find(1, || async { Ok(Some(11)) }).await.unwrap(), Some(10));
-        cache.clear();
-        assert_eq!(cache.find(1, || async { Ok(Some(12)) }).await.unwrap(), Some(12));
+        assert_eq!(cache.find(2, || async { Ok(Some(12)) }).await.unwrap(), Some(12));
     }
 
     #[tokio::test]
@@ -134,22 +121,6 @@ mod tests {
         assert_eq!(failed.unwrap_err().code(), &codes::READ_ONLY);
         assert_eq!(cache.find(1, || async { Ok(None) }).await.unwrap(), None);
         assert_eq!(cache.find(1, || async { Ok(Some(1)) }).await.unwrap(), Some(1));
-    }
-
-    #[tokio::test]
-    async fn a_load_from_before_is_not_seen_afterwards() {
-        let cache = cache();
-        let (go, wait) = tokio::sync::oneshot::channel();
-        let slow = tokio::spawn({
-            let cache = cache.clone();
-            async move { cache.find(1, || async { wait.await.map(Some).map_err(Problem::internal) }).await }
-        });
-        tokio::task::yield_now().await;
-        cache.clear();
-        assert_eq!(cache.find(1, || async { Ok(Some(2)) }).await.unwrap(), Some(2));
-        go.send(1).unwrap();
-        assert_eq!(slow.await.unwrap().unwrap(), Some(1));
-        assert_eq!(cache.find(1, || async { Ok(Some(3)) }).await.unwrap(), Some(2));
     }
 
     #[tokio::test]

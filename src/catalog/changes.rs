@@ -1,10 +1,10 @@
 //! What the features above change of concerts and performances, each in a transaction of its own.
 //!
-//! Afterwards they call [`super::Catalog::forget_concerts`]: this instance shows the change at once, others within the cache's
-//! time to live.
+//! The last thing that such a transaction does is to [`announce`] it. Afterwards they call [`super::Catalog::show_changes`]: this instance
+//! shows the change at once, others with the next news, within `cache.news_ms`.
 
 use super::domain::{Concert, ConcertId, PerformanceId};
-use super::store;
+use super::{kept, store};
 use crate::platform::clock::Timestamp;
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
@@ -66,4 +66,13 @@ pub async fn find_concert_for_update(conn: &mut Conn, concert: ConcertId) -> Res
 /// Where the statement fails.
 pub async fn close_booking(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
     store::close_booking(conn, concert).await
+}
+
+/// Announces that the concert, or one of its performances, is another one now. It locks what other changes need: the last
+/// statement of the transaction.
+///
+/// # Errors
+/// Where a statement fails.
+pub async fn announce(conn: &mut Conn, concert: ConcertId) -> Result<(), Problem> {
+    kept::announce(conn, concert).await
 }

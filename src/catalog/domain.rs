@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::platform::clock::Timestamp;
+use crate::platform::clock::{Timestamp, micros};
 use crate::platform::error::Problem;
 use crate::platform::money::Money;
 
@@ -38,6 +38,9 @@ pub struct Settings {
 pub struct WarmerSettings {
     pub enabled: bool,
     pub lead_secs: u64,
+    pub look_ms: u64,
+    pub lease_secs: u32,
+    pub concerts_per_second_max: u32,
 }
 
 /// Who comes first.
@@ -144,13 +147,16 @@ impl Status {
 }
 
 /// When a concert's doors open and close.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hours {
     /// When the lobby opens, where there is one.
+    #[serde(with = "micros::optional")]
     pub lobby_opens_at: Option<Timestamp>,
     /// When booking opens.
+    #[serde(with = "micros")]
     pub booking_opens_at: Timestamp,
     /// When booking ends.
+    #[serde(with = "micros")]
     pub booking_closes_at: Timestamp,
 }
 
@@ -186,7 +192,7 @@ pub struct Grade {
 }
 
 /// A venue as concerts show it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct VenueName {
     /// The venue.
     pub id: VenueId,
@@ -197,7 +203,7 @@ pub struct VenueName {
 }
 
 /// What a list shows of a concert.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Headline {
     /// The concert.
     pub id: ConcertId,
@@ -210,13 +216,14 @@ pub struct Headline {
     /// When its doors open and close.
     pub hours: Hours,
     /// The earliest performance.
+    #[serde(with = "micros")]
     pub first_performance_at: Timestamp,
     /// The cheapest grade.
     pub price_from: Money,
 }
 
 /// A concert with all that belongs to it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Concert {
     /// The concert.
     pub id: ConcertId,
@@ -227,12 +234,16 @@ pub struct Concert {
     /// Where.
     pub venue: VenueName,
     /// When the lobby opens, where there is one.
+    #[serde(with = "micros::optional")]
     pub lobby_opens_at: Option<Timestamp>,
     /// When booking opens.
+    #[serde(with = "micros")]
     pub booking_opens_at: Timestamp,
     /// When booking ends.
+    #[serde(with = "micros")]
     pub booking_closes_at: Timestamp,
     /// The earliest performance.
+    #[serde(with = "micros")]
     pub first_performance_at: Timestamp,
     /// The cheapest grade.
     pub price_from: Money,
@@ -247,7 +258,25 @@ pub struct Concert {
     /// Hex SHA-256 of the draw's seed.
     pub draw_commitment: String,
     /// The evenings, by their start.
+    #[serde(with = "shared")]
     pub performances: Vec<Arc<Performance>>,
+}
+
+/// Values that are shared, as they are kept between processes.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(values: &[Arc<T>], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(AsRef::as_ref))
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Arc<T>>, D::Error> {
+        Ok(Vec::<T>::deserialize(deserializer)?.into_iter().map(Arc::new).collect())
+    }
 }
 
 impl Concert {
@@ -274,13 +303,14 @@ impl Concert {
 }
 
 /// One evening of a concert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Performance {
     /// The performance.
     pub id: PerformanceId,
     /// Its concert.
     pub concert_id: ConcertId,
     /// When it begins.
+    #[serde(with = "micros")]
     pub starts_at: Timestamp,
     /// Seats in its map.
     pub seats_total: u32,

@@ -11,8 +11,8 @@ use super::input::{ConcertChange, NewConcert, NewVenue};
 use super::layout::Section;
 use super::seat_map::SeatMap;
 use super::service::{Catalog, Ports};
-use super::store;
 use super::views::{ConcertDetail, PerformanceView, VenueView};
+use super::{kept, store};
 use crate::accounts::UserId;
 use crate::platform::clock::Clock;
 use crate::platform::db::{self, Conn};
@@ -68,7 +68,7 @@ impl Catalog {
             .await
     }
 
-    /// Changes a concert. This instance shows the change at once, others within the cache's time to live.
+    /// Changes a concert. This instance shows the change at once, others with the next news.
     ///
     /// # Errors
     /// 404, 409 `sale_already_open` or `sale_already_closed`, 422 `invalid_body`, or what the database refuses with.
@@ -79,7 +79,7 @@ impl Catalog {
             .db
             .in_tx("catalog.change_concert", (id, change), |conn, (id, change)| Box::pin(apply(conn, *id, change)))
             .await?;
-        self.forget_concerts();
+        self.show_changes().await;
         self.detail(&changed).await
     }
 }
@@ -109,6 +109,7 @@ async fn create_concert(conn: &mut Conn, input: &ConcertCreation) -> Result<Answ
     for performance in &concert.performances {
         input.ports.seats.create(conn, performance.id, &map).await?;
     }
+    kept::announce_new(conn).await?;
     let status = Status::at(input.clock.now(), &concert.hours());
     // Nobody else can see the concert before this transaction ends, so every seat is there.
     let views =
@@ -161,5 +162,6 @@ async fn apply(conn: &mut Conn, id: ConcertId, change: &ConcertChange) -> Result
     let concert = store::find_concert_for_update(conn, id).await?.ok_or_else(|| Problem::not_found("concert"))?;
     let changed = change.apply(&concert, db::now(conn).await?)?;
     store::update_concert(conn, &changed).await?;
+    kept::announce(conn, id).await?;
     Ok(changed)
 }

@@ -2,8 +2,11 @@
 
 use futures::future::BoxFuture;
 
+use serde_json::Value;
+
 use super::domain::{ConcertId, PerformanceId, QueueSettings};
 use super::seat_map::SeatMap;
+use crate::accounts::UserId;
 use crate::platform::db::Conn;
 use crate::platform::error::Problem;
 
@@ -43,4 +46,17 @@ pub struct SeatsLeft {
 pub trait Availability: Send + Sync {
     /// What is left, from memory or from the database; nothing only where neither can tell right now.
     fn available(&self, performance: PerformanceId) -> BoxFuture<'_, Option<SeatsLeft>>;
+}
+
+/// Where it is written down what operators do; the log is another feature's.
+pub trait ActionLog: Send + Sync {
+    /// Writes an entry in the transaction of what it tells of.
+    fn record<'c>(
+        &'c self,
+        conn: &'c mut Conn,
+        operator: UserId,
+        action: &'static str,
+        concert: ConcertId,
+        details: &'c Value,
+    ) -> BoxFuture<'c, Result<(), Problem>>;
 }

@@ -1,7 +1,7 @@
-//! What other features ask the catalogue: concerts, performances, seat maps, live sales. Kept in this process.
+//! What other features ask the catalogue: concerts, performances, seat maps, live sales. Kept in this process and in Redis.
 //!
-//! A concert or a performance may be as old as the cache's time to live on other instances than the one that changed it.
-//! Seat maps never change; they are facts rather than answers, and are kept even where the cache
+//! A concert, its performances included, is as new on every instance as the last news of changes
+//! ([`crate::platform::cache`]). Seat maps never change; they are facts rather than answers, and are kept even where the cache
 //! is off. The performances of a concert share one map.
 
 use std::sync::{Arc, Weak};
@@ -9,38 +9,17 @@ use std::time::Duration;
 
 use super::cache::{Bounds, Cache, Weigh};
 use super::domain::{Concert, ConcertId, LiveSale, Performance, PerformanceId};
+use super::kept::{self, EVENINGS, SEATINGS, Seating};
 use super::seat_map::SeatMap;
 use super::store;
+use crate::platform::cache::{Caches, Found, Lifetimes, Loader, Need, TwoTier};
 use crate::platform::clock::Timestamp;
 use crate::platform::config::CacheSettings;
 use crate::platform::db::{Conn, Db};
 use crate::platform::error::Problem;
 
-/// How long what never changes is kept.
-pub(super) const FIXED_TTL: Duration = Duration::from_hours(1);
-/// What counts as one entry of a cache: larger things count as several.
-pub(super) const ENTRY_BYTES: usize = 16 * 1024;
-/// Memory of one seat in a map, labels included.
-const SEAT_BYTES: usize = 160;
-
-/// How many entries so many bytes count as.
-pub(super) fn entries(bytes: usize) -> u32 {
-    u32::try_from(bytes / ENTRY_BYTES + 1).unwrap_or(u32::MAX)
-}
-
-impl Weigh for Arc<Performance> {}
-
-impl Weigh for Arc<Concert> {
-    fn weight(&self) -> u32 {
-        entries(self.description.len())
-    }
-}
-
-impl Weigh for Arc<SeatMap> {
-    fn weight(&self) -> u32 {
-        entries(self.seats().len() * SEAT_BYTES)
-    }
-}
+/// How long a map is known by its performance.
+const KNOWN_TTL: Duration = Duration::from_hours(1);
 
 /// A map that others keep: found in one step, and counted where it is kept.
 #[derive(Clone, Debug)]
@@ -52,9 +31,10 @@ impl Weigh for Known {}
 #[derive(Clone, Debug)]
 pub struct Reader {
     db: Db,
-    concerts: Cache<ConcertId, Arc<Concert>>,
-    performances: Cache<PerformanceId, Arc<Performance>>,
-    maps: Cache<ConcertId, Arc<SeatMap>>,
+    pub(super) concerts: TwoTier<ConcertId, Arc<Concert>>,
+    /// Which concert a performance is of.
+    pub(super) evenings: TwoTier<PerformanceId, ConcertId>,
+    pub(super) seatings: TwoTier<ConcertId, Seating>,
     /// The maps above by their performances, as those who look at seats ask all the time.
     known_maps: Cache<PerformanceId, Known>,
 }
@@ -62,16 +42,14 @@ pub struct Reader {
 impl Reader {
     /// A reader that has nothing in memory yet.
     #[must_use]
-    pub fn new(db: Db, settings: &CacheSettings) -> Self {
-        let ttl = if settings.enabled { Duration::from_secs(settings.ttl_secs) } else { Duration::ZERO };
-        let short = Bounds { ttl, weight_max: settings.entries_max };
-        let fixed = Bounds { ttl: FIXED_TTL, weight_max: settings.entries_max };
+    pub fn new(db: Db, settings: &CacheSettings, caches: &Arc<Caches>) -> Self {
+        let lifetimes = Lifetimes::configured(settings);
         Self {
+            concerts: TwoTier::new(caches, kept::concerts(lifetimes), concerts_of(&db)),
+            evenings: TwoTier::new(caches, EVENINGS, evenings_of(&db)),
+            seatings: TwoTier::new(caches, SEATINGS, seatings_of(&db)),
+            known_maps: Cache::new(Bounds { ttl: KNOWN_TTL, weight_max: settings.entries_max }),
             db,
-            concerts: Cache::new(short),
-            performances: Cache::new(short),
-            maps: Cache::new(fixed),
-            known_maps: Cache::new(fixed),
         }
     }
 
@@ -80,15 +58,14 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_concert(&self, id: ConcertId) -> Result<Arc<Concert>, Problem> {
-        let load = || {
-            let db = self.db.clone();
-            async move {
-                let found =
-                    db.read("catalog.get_concert", id, |conn, id| Box::pin(store::find_concert(conn, *id))).await?;
-                Ok(found.map(Arc::new))
-            }
-        };
-        self.concerts.find(id, load).await?.ok_or_else(|| Problem::not_found("concert"))
+        self.concerts.find(&id, Need::Booking).await?.or_absent("concert")
+    }
+
+    /// The concert as somebody who looks around is shown it, with its age where that must be said.
+    pub(super) async fn shown_concert(&self, id: ConcertId) -> Result<(Arc<Concert>, Found<()>), Problem> {
+        let Found { value, stale_secs, stamp } = self.concerts.find(&id, Need::Browsing).await?;
+        let concert = value.ok_or_else(|| Problem::not_found("concert"))?;
+        Ok((concert, Found { value: None, stale_secs, stamp }))
     }
 
     /// The concert, for a transaction that has a connection already: waiting for another one inside it could
@@ -97,7 +74,7 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_concert_within(&self, conn: &mut Conn, id: ConcertId) -> Result<Arc<Concert>, Problem> {
-        if let Some(concert) = self.concerts.peek(id).await {
+        if let Some(concert) = self.concerts.peek(&id) {
             return Ok(concert);
         }
         let found = store::find_concert(conn, id).await?;
@@ -109,15 +86,13 @@ impl Reader {
     /// # Errors
     /// 404, or what the database refuses with.
     pub async fn get_performance(&self, id: PerformanceId) -> Result<Arc<Performance>, Problem> {
-        let load = || {
-            let db = self.db.clone();
-            async move {
-                let find =
-                    db.read("catalog.get_performance", id, |conn, id| Box::pin(store::find_performance(conn, *id)));
-                Ok(find.await?.map(Arc::new))
-            }
-        };
-        self.performances.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
+        let concert = self.get_concert(self.concert_of(id, Need::Booking).await?).await?;
+        performance_of(&concert, id)
+    }
+
+    /// The concert of a performance.
+    pub(super) async fn concert_of(&self, id: PerformanceId, need: Need) -> Result<ConcertId, Problem> {
+        self.evenings.find(&id, need).await?.or_absent("performance")
     }
 
     /// The performance's seat map.
@@ -128,18 +103,8 @@ impl Reader {
         if let Some(map) = self.known_maps.peek(id).await.and_then(|known| known.0.upgrade()) {
             return Ok(map);
         }
-        let concert = self.get_performance(id).await?.concert_id;
-        let load = || {
-            let db = self.db.clone();
-            async move {
-                let find = db.read("catalog.get_seat_map", concert, |conn, concert| {
-                    Box::pin(store::find_seating(conn, *concert))
-                });
-                let Some((layout, grades)) = find.await? else { return Ok(None) };
-                Ok(Some(Arc::new(SeatMap::build(&layout, &grades).map_err(Problem::internal)?)))
-            }
-        };
-        let map = self.maps.find(concert, load).await?.ok_or_else(|| Problem::not_found("performance"))?;
+        let concert = self.concert_of(id, Need::Booking).await?;
+        let map = self.seatings.find(&concert, Need::Booking).await?.or_absent("performance")?.map;
         self.known_maps.put(id, Known(Arc::downgrade(&map))).await;
         Ok(map)
     }
@@ -157,10 +122,44 @@ impl Reader {
             })
             .await
     }
+}
 
-    /// Makes this instance read every concert and performance anew.
-    pub fn forget_concerts(&self) {
-        self.concerts.clear();
-        self.performances.clear();
-    }
+/// One of the concert's performances.
+pub(super) fn performance_of(concert: &Concert, id: PerformanceId) -> Result<Arc<Performance>, Problem> {
+    let found = concert.performances.iter().find(|performance| performance.id == id);
+    found.cloned().ok_or_else(|| Problem::not_found("performance"))
+}
+
+fn concerts_of(db: &Db) -> Loader<ConcertId, Arc<Concert>> {
+    let db = db.clone();
+    Arc::new(move |id| {
+        let db = db.clone();
+        Box::pin(async move {
+            let find = db.read("catalog.get_concert", id, |conn, id| Box::pin(store::find_concert(conn, *id)));
+            Ok(find.await?.map(Arc::new))
+        })
+    })
+}
+
+fn evenings_of(db: &Db) -> Loader<PerformanceId, ConcertId> {
+    let db = db.clone();
+    Arc::new(move |id| {
+        let db = db.clone();
+        Box::pin(async move {
+            db.read("catalog.get_performance", id, |conn, id| Box::pin(store::find_concert_of(conn, *id))).await
+        })
+    })
+}
+
+fn seatings_of(db: &Db) -> Loader<ConcertId, Seating> {
+    let db = db.clone();
+    Arc::new(move |concert| {
+        let db = db.clone();
+        Box::pin(async move {
+            let find =
+                db.read("catalog.get_seat_map", concert, |conn, concert| Box::pin(store::find_seating(conn, *concert)));
+            let Some((layout, grades)) = find.await? else { return Ok(None) };
+            Seating::new(layout, grades).map(Some)
+        })
+    })
 }

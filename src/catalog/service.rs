@@ -1,13 +1,13 @@
 //! What visitors are shown. Answers are ready bytes, made at most once a second per address and instance.
 //!
 //! A status and the number of seats left change with time, so what shows them is kept for the current second of
-//! the application clock only: a sale that opens on a full second is shown as open in that very second. Seat
-//! maps never change; they are packed once and kept for long.
+//! the application clock only, in this process: a sale that opens on a full second is shown as open in that very second. It is made of
+//! facts that are kept in two tiers, and of each version of them anew, so a change is shown as soon as it is heard of. Seat
+//! maps never change; they are packed once for all instances and kept for long.
 //!
-//! Seats left are asked of [`Availability`]. Where it cannot tell, the last number it told is shown; where it never
-//! told one, the answer is 503: a number is never made up.
+//! Seats left are asked of [`Availability`] (`left.rs`). Where it cannot tell, the last number it told is shown; where it never
+//! told one, the page waits for it, within a bound, and then the answer is 503: a number is never made up.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,33 +16,31 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use serde::Serialize;
 
 use super::cache::{Bounds, Cache, Weigh};
-use super::domain::{Concert, ConcertId, Headline, Performance, PerformanceId, Settings, Status};
-use super::ports::{Availability, SaleSetup, SeatSetup, SeatsLeft};
-use super::reader::{FIXED_TTL, Reader, entries};
-use super::store::{self, Listing};
+use super::domain::{Concert, ConcertId, Performance, PerformanceId, Settings, Status};
+use super::kept::{self, FOR_GOOD, Listed, MAPS, MapBody, PageKey};
+use super::left::{Left, untold};
+use super::listing;
+use super::ports::{Availability, SaleSetup, SeatSetup};
+use super::reader::Reader;
 use super::views::{ConcertDetail, ConcertItem, PerformanceDetail, PerformanceView, SeatMapBody};
-use crate::platform::clock::{Clock, Timestamp};
+use crate::platform::cache::{Caches, Found, Lifetimes, Loader, Need, TwoTier};
+use crate::platform::clock::Clock;
 use crate::platform::config::CacheSettings;
 use crate::platform::db::Db;
 use crate::platform::error::{Problem, codes};
-use crate::platform::http::{Cached, Page, PageParams};
+use crate::platform::http::{Cached, Page, PageParams, Shown};
 use crate::platform::idempotency::Idempotency;
 
 /// What changes with time may be kept by browsers and proxies for a moment.
 const FOR_A_MOMENT: &str = "public, max-age=1";
-/// What never changes.
-const FOR_GOOD: &str = "public, max-age=86400, immutable";
 /// How long answers of past seconds stay in memory.
 const MOMENT_TTL: Duration = Duration::from_secs(2);
-/// How long the last known number of seats left is shown while nobody can tell a newer one.
-const LAST_KNOWN_TTL: Duration = Duration::from_mins(10);
-/// Rows read at once, and how often, when only some of them are shown.
-const SCAN_ROWS: u32 = 101;
-const SCANS_MAX: u32 = 10;
+/// What counts as one answer in memory: larger ones count as several.
+const ENTRY_BYTES: usize = 16 * 1024;
 
 /// Performances and concerts whose seats left are asked for at once by one answer: each may need a connection, and a
 /// concert has up to a hundred performances.
-const ASKED_AT_ONCE: usize = 8;
+pub(super) const ASKED_AT_ONCE: usize = 8;
 
 /// What the features above bring.
 #[derive(Clone)]
@@ -72,7 +70,7 @@ pub struct Filter {
 
 /// What an answer is about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
+pub(super) enum Key {
     Concerts { filter: Filter, limit: u32, after: Option<ConcertId> },
     Concert(ConcertId),
     Performances { concert: ConcertId, limit: u32, after: Option<PerformanceId> },
@@ -81,11 +79,9 @@ enum Key {
 
 impl Weigh for Cached {
     fn weight(&self) -> u32 {
-        entries(Cached::weight(self))
+        u32::try_from(Cached::weight(self) / ENTRY_BYTES + 1).unwrap_or(u32::MAX)
     }
 }
-
-impl Weigh for SeatsLeft {}
 
 /// The catalogue as visitors and operators use it.
 #[derive(Clone, Debug)]
@@ -96,10 +92,13 @@ pub struct Catalog {
     pub(super) settings: Arc<Settings>,
     pub(super) reader: Reader,
     pub(super) ports: Ports,
-    /// By the second of the application clock in which they were made.
-    moments: Cache<(i64, Key), Cached>,
-    seat_maps: Cache<PerformanceId, Cached>,
-    last_known: Cache<PerformanceId, SeatsLeft>,
+    pub(super) caches: Arc<Caches>,
+    /// Pages of all concerts.
+    pub(super) lists: TwoTier<PageKey, Arc<Vec<Listed>>>,
+    pub(super) seat_maps: TwoTier<PerformanceId, MapBody>,
+    /// By the second of the application clock in which they were made, and by the facts that they were made of.
+    moments: Cache<(i64, u64, Key), Cached>,
+    pub(super) left: Left,
 }
 
 /// What a [`Catalog`] works with.
@@ -115,6 +114,8 @@ pub struct Parts {
     pub settings: Settings,
     /// `[cache]`.
     pub cache: CacheSettings,
+    /// What the instance's caches share.
+    pub caches: Arc<Caches>,
     /// The reader that other features use too.
     pub reader: Reader,
 }
@@ -123,47 +124,39 @@ impl Catalog {
     /// A catalogue with nothing in memory yet.
     #[must_use]
     pub fn new(base: Parts, ports: Ports) -> Self {
-        let Parts { db, clock, idempotency, settings, cache, reader } = base;
-        let kept =
+        let Parts { db, clock, idempotency, settings, cache, caches, reader } = base;
+        let bounds =
             |ttl| Bounds { ttl: if cache.enabled { ttl } else { Duration::ZERO }, weight_max: cache.entries_max };
         Self {
+            lists: TwoTier::new(&caches, kept::lists(Lifetimes::configured(&cache)), listing::pages_of(&db)),
+            seat_maps: TwoTier::new(&caches, MAPS, maps_of(&reader)),
+            caches,
             db,
             clock,
             idempotency,
             settings: Arc::new(settings),
             reader,
+            left: Left::new(ports.availability.clone(), &cache),
             ports,
-            moments: Cache::new(kept(MOMENT_TTL)),
-            // Also where the cache is off, as the maps themselves: packing one takes longer than to read it.
-            seat_maps: Cache::new(Bounds { ttl: FIXED_TTL, weight_max: cache.entries_max }),
-            last_known: Cache::new(Bounds { ttl: LAST_KNOWN_TTL, weight_max: cache.entries_max }),
+            moments: Cache::new(bounds(MOMENT_TTL)),
         }
-    }
-
-    /// A page of concerts, the newest first.
-    ///
-    /// # Errors
-    /// What the database refuses with.
-    pub async fn list_concerts(&self, filter: Filter, page: PageParams<ConcertId>) -> Result<Cached, Problem> {
-        let key = Key::Concerts { filter: filter.clone(), limit: page.limit, after: page.after };
-        self.moment(key, |catalog| async move { catalog.concerts(&filter, &page).boxed().await }).await
     }
 
     /// The concert with all that belongs to it.
     ///
     /// # Errors
     /// 404, 503 `unavailable` where nobody can tell the seats left, or what the database refuses with.
-    pub async fn get_concert(&self, id: ConcertId) -> Result<Cached, Problem> {
-        let concert = self.reader.get_concert(id).await?;
-        self.moment(Key::Concert(id), |catalog| async move { catalog.detail(&concert).await }).await
+    pub async fn get_concert(&self, id: ConcertId) -> Result<Shown, Problem> {
+        let (concert, facts) = self.reader.shown_concert(id).await?;
+        self.moment(&facts, Key::Concert(id), |catalog| async move { catalog.detail(&concert).await }).await
     }
 
     /// A page of the concert's performances, by their start.
     ///
     /// # Errors
     /// As [`Catalog::get_concert`], and 422 for a cursor of another list.
-    pub async fn list_performances(&self, id: ConcertId, page: PageParams<PerformanceId>) -> Result<Cached, Problem> {
-        let concert = self.reader.get_concert(id).await?;
+    pub async fn list_performances(&self, id: ConcertId, page: PageParams<PerformanceId>) -> Result<Shown, Problem> {
+        let (concert, facts) = self.reader.shown_concert(id).await?;
         let all = &concert.performances;
         let start = match page.after {
             None => 0,
@@ -181,17 +174,18 @@ impl Catalog {
                 Ok(Page::of(views, &page, |view| view.id))
             }
         };
-        self.moment(key, load).await
+        self.moment(&facts, key, load).await
     }
 
     /// The performance with its concert.
     ///
     /// # Errors
     /// As [`Catalog::get_concert`].
-    pub async fn get_performance(&self, id: PerformanceId) -> Result<Cached, Problem> {
-        let performance = self.reader.get_performance(id).await?;
-        let concert = self.reader.get_concert(performance.concert_id).await?;
-        self.moment(Key::Performance(id), |catalog| async move { catalog.performance_of(&concert, id).await }).await
+    pub async fn get_performance(&self, id: PerformanceId) -> Result<Shown, Problem> {
+        let concert = self.reader.concert_of(id, Need::Browsing).await?;
+        let (concert, facts) = self.reader.shown_concert(concert).await?;
+        let key = Key::Performance(id);
+        self.moment(&facts, key, |catalog| async move { catalog.performance_of(&concert, id).await }).await
     }
 
     /// The performance with its concert, as they are now: for whoever has just changed them.
@@ -199,8 +193,8 @@ impl Catalog {
     /// # Errors
     /// As [`Catalog::get_concert`].
     pub async fn performance_detail(&self, id: PerformanceId) -> Result<PerformanceDetail, Problem> {
-        let performance = self.reader.get_performance(id).await?;
-        let concert = self.reader.get_concert(performance.concert_id).await?;
+        let concert = self.reader.concert_of(id, Need::Booking).await?;
+        let concert = self.reader.get_concert(concert).await?;
         self.performance_of(&concert, id).await
     }
 
@@ -214,15 +208,10 @@ impl Catalog {
     ///
     /// # Errors
     /// 404, or what the database refuses with.
-    pub async fn get_seat_map(&self, id: PerformanceId) -> Result<Cached, Problem> {
-        let load = || {
-            let reader = self.reader.clone();
-            async move {
-                let map = reader.get_seat_map(id).await?;
-                Cached::lasting(SeatMapBody { id, map }, FOR_GOOD).await.map(Some)
-            }
-        };
-        self.seat_maps.find(id, load).await?.ok_or_else(|| Problem::not_found("performance"))
+    pub async fn get_seat_map(&self, id: PerformanceId) -> Result<Shown, Problem> {
+        let found = self.seat_maps.find(&id, Need::Browsing).await?;
+        let stale_secs = found.stale_secs;
+        Ok(Shown { body: found.or_absent("performance")?.0, stale_secs })
     }
 
     /// The reader that other features use.
@@ -231,10 +220,9 @@ impl Catalog {
         &self.reader
     }
 
-    /// Makes this instance show every concert and performance anew.
-    pub fn forget_concerts(&self) {
-        self.reader.forget_concerts();
-        self.moments.clear();
+    /// Makes this instance show what was announced before, without waiting for the next news.
+    pub async fn show_changes(&self) {
+        self.caches.catch_up().await;
     }
 
     /// The concert as it is now.
@@ -243,8 +231,13 @@ impl Catalog {
         Ok(ConcertDetail::of(concert, status, views))
     }
 
-    /// Ready bytes of the current second.
-    async fn moment<T, F>(&self, key: Key, load: impl FnOnce(Self) -> F) -> Result<Cached, Problem>
+    /// Ready bytes of the current second, made of these facts.
+    pub(super) async fn moment<T, F>(
+        &self,
+        facts: &Found<()>,
+        key: Key,
+        load: impl FnOnce(Self) -> F,
+    ) -> Result<Shown, Problem>
     where
         T: Serialize,
         F: Future<Output = Result<T, Problem>> + Send + 'static,
@@ -257,7 +250,9 @@ impl Catalog {
                 Ok(Some(body.settled().await))
             }
         };
-        self.moments.find((second, key), load).await?.ok_or_else(|| Problem::new(&codes::NOT_FOUND))
+        let found = self.moments.find((second, facts.stamp, key), load).await?;
+        let body = found.ok_or_else(|| Problem::new(&codes::NOT_FOUND))?;
+        Ok(Shown { body, stale_secs: facts.stale_secs })
     }
 
     async fn shown(&self, concert: &Concert) -> Result<(Vec<PerformanceView>, Status), Problem> {
@@ -271,92 +266,37 @@ impl Catalog {
         performances: &[Arc<Performance>],
     ) -> Result<(Vec<PerformanceView>, bool), Problem> {
         let ids: Vec<PerformanceId> = performances.iter().map(|performance| performance.id).collect();
-        let asked = stream::iter(ids).map(|id| self.seats_left(id)).buffered(ASKED_AT_ONCE);
+        let deadline = self.left.deadline();
+        let asked = stream::iter(ids).map(|id| self.left.find_by(id, deadline)).buffered(ASKED_AT_ONCE);
         let left = asked.collect::<Vec<_>>().boxed().await;
         let mut views = Vec::with_capacity(performances.len());
         let mut is_sold_out = true;
         for (performance, left) in performances.iter().zip(left) {
-            let left =
-                left.ok_or_else(|| Problem::new(&codes::UNAVAILABLE).detail("Seats left cannot be told now."))?;
+            let left = left.ok_or_else(untold)?;
             is_sold_out &= left.unsold == 0;
             views.push(PerformanceView::of(performance, left.available));
         }
         Ok((views, is_sold_out))
     }
+}
 
-    async fn seats_left(&self, id: PerformanceId) -> Option<SeatsLeft> {
-        let told = self.ports.availability.available(id).await;
-        match told {
-            Some(left) => {
-                self.last_known.put(id, left).await;
-                Some(left)
-            }
-            None => self.last_known.peek(id).await,
-        }
-    }
-
-    /// Time alone tells every status but `sold_out`, which is told apart from `open` by asking for the seats left:
-    /// for these two, rows are read until the page is full, within a bound.
-    async fn concerts(&self, filter: &Filter, page: &PageParams<ConcertId>) -> Result<Page<ConcertItem>, Problem> {
-        let is_exact = !matches!(filter.status, Some(Status::Open | Status::SoldOut));
-        let limit = if is_exact { page.fetch() } else { SCAN_ROWS };
-        let (status, q, now) = (filter.status, filter.q.clone(), self.clock.now());
-        let mut listing = Listing { status, q, after: page.after, limit, now };
-        let mut items = Vec::new();
-        for _ in 0..SCANS_MAX {
-            let rows = self.db.read("catalog.list_concerts", listing.clone(), |conn, listing| {
-                Box::pin(store::list_headlines(conn, listing))
-            });
-            let rows = rows.await?;
-            let is_last = rows.len() < limit as usize;
-            listing.after = rows.last().map(|row| row.id).or(listing.after);
-            let told = self.with_status(rows, now).await?;
-            items.extend(told.into_iter().filter(|item| filter.status.is_none_or(|status| item.status == status)));
-            if is_last || items.len() > page.limit as usize {
-                return Ok(Page::of(items, page, |item| item.id));
-            }
-        }
-        Ok(Page::broken_off(items, &listing.after))
-    }
-
-    async fn with_status(&self, rows: Vec<Headline>, now: Timestamp) -> Result<Vec<ConcertItem>, Problem> {
-        let is_open = |row: &&Headline| Status::at(now, &row.hours) == Status::Open;
-        let open: Vec<ConcertId> = rows.iter().filter(is_open).map(|row| row.id).collect();
-        let mut performances: HashMap<ConcertId, Vec<PerformanceId>> = HashMap::new();
-        if !open.is_empty() {
-            let pairs = self.db.read("catalog.list_performance_ids", open, |conn, open| {
-                Box::pin(store::list_performance_ids(conn, open))
-            });
-            for (concert, performance) in pairs.await? {
-                performances.entry(concert).or_default().push(performance);
-            }
-        }
-        let sold_out: HashMap<ConcertId, bool> = stream::iter(performances)
-            .map(|(concert, ids)| self.sold_out(concert, ids))
-            .buffered(ASKED_AT_ONCE)
-            .collect()
-            .boxed()
-            .await;
-        let items = rows.into_iter().map(|row| {
-            let status = settled(Status::at(now, &row.hours), sold_out.get(&row.id) == Some(&true));
-            ConcertItem::of(row, status)
-        });
-        Ok(items.collect())
-    }
-
-    /// Whether every seat is known to be sold. The first performance with an unsold seat decides.
-    async fn sold_out(&self, concert: ConcertId, performances: Vec<PerformanceId>) -> (ConcertId, bool) {
-        for id in performances {
-            if self.seats_left(id).await.is_none_or(|left| left.unsold > 0) {
-                return (concert, false);
-            }
-        }
-        (concert, true)
-    }
+/// Packed bodies, made of the maps that the reader has.
+fn maps_of(reader: &Reader) -> Loader<PerformanceId, MapBody> {
+    let reader = reader.clone();
+    Arc::new(move |id| {
+        let reader = reader.clone();
+        Box::pin(async move {
+            let map = match reader.get_seat_map(id).await {
+                Err(problem) if problem.code() == &codes::NOT_FOUND => return Ok(None),
+                map => map?,
+            };
+            Cached::lasting(SeatMapBody { id, map }, FOR_GOOD).await.map(|body| Some(MapBody(body)))
+        })
+    })
 }
 
 /// The status once it is known whether every seat is sold.
-const fn settled(by_time: Status, is_sold_out: bool) -> Status {
+pub(super) const fn settled(by_time: Status, is_sold_out: bool) -> Status {
     match by_time {
         Status::Open if is_sold_out => Status::SoldOut,
         other => other,

@@ -35,7 +35,7 @@ const FIND_CONCERT: &str = "SELECT c.id, c.title, c.artist, c.venue_id, v.name A
      FROM concerts c JOIN venues v ON v.id = c.venue_id WHERE c.id = ?";
 const LIST_PERFORMANCES: &str =
     "SELECT id, concert_id, starts_at, seats_total FROM performances WHERE concert_id = ? ORDER BY starts_at, id";
-const FIND_PERFORMANCE: &str = "SELECT id, concert_id, starts_at, seats_total FROM performances WHERE id = ?";
+const FIND_CONCERT_OF: &str = "SELECT concert_id FROM performances WHERE id = ?";
 const FIND_DATE: &str = "SELECT concert_id, starts_at, postponed_at, postponements FROM performances WHERE id = ?";
 const FIND_DATE_FOR_UPDATE: &str =
     "SELECT concert_id, starts_at, postponed_at, postponements FROM performances WHERE id = ? FOR UPDATE";
@@ -243,9 +243,9 @@ pub(super) async fn find_concert(conn: &mut Conn, id: ConcertId) -> Result<Optio
     }))
 }
 
-pub(super) async fn find_performance(conn: &mut Conn, id: PerformanceId) -> Result<Option<Performance>, Problem> {
-    let found: Option<PerformanceRow> = sqlx::query_as(FIND_PERFORMANCE).bind(id).fetch_optional(conn.sql()).await?;
-    Ok(found.map(Performance::from))
+/// The concert of a performance.
+pub(super) async fn find_concert_of(conn: &mut Conn, id: PerformanceId) -> Result<Option<ConcertId>, Problem> {
+    Ok(sqlx::query_scalar(FIND_CONCERT_OF).bind(id).fetch_optional(conn.sql()).await?)
 }
 
 type DateRow = (ConcertId, Timestamp, Option<Timestamp>, u32);

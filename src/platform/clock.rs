@@ -62,6 +62,12 @@ impl Timestamp {
         DateTime::from_timestamp_millis(millis).map(Self)
     }
 
+    /// From microseconds since 1970; `None` outside the calendar's range.
+    #[must_use]
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        DateTime::from_timestamp_micros(micros).map(Self)
+    }
+
     /// Milliseconds since 1970.
     #[must_use]
     pub const fn millis(self) -> i64 {
@@ -173,6 +179,55 @@ impl<'de> Deserialize<'de> for Timestamp {
             return Err(de::Error::custom("expected a year from 1970 to 9998"));
         }
         Ok(Self(parsed.trunc_subsecs(6)))
+    }
+}
+
+/// Instants as they are kept between processes: in whole microseconds, of which the text that answers have keeps
+/// milliseconds alone.
+pub mod micros {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    use super::Timestamp;
+
+    /// Writes microseconds since 1970.
+    ///
+    /// # Errors
+    /// What the serializer refuses with.
+    pub fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(time.micros())
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Where it is no number, or outside the calendar's range.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let micros = i64::deserialize(deserializer)?;
+        Timestamp::from_micros(micros).ok_or_else(|| de::Error::custom("outside the calendar's range"))
+    }
+
+    /// The same where there need not be one.
+    pub mod optional {
+        use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de};
+
+        use super::Timestamp;
+
+        /// Writes microseconds since 1970, or nothing.
+        ///
+        /// # Errors
+        /// What the serializer refuses with.
+        pub fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+            time.map(Timestamp::micros).serialize(serializer)
+        }
+
+        /// Reads them.
+        ///
+        /// # Errors
+        /// Where it is neither a number nor nothing, or outside the calendar's range.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+            let Some(micros) = Option::<i64>::deserialize(deserializer)? else { return Ok(None) };
+            Timestamp::from_micros(micros).map(Some).ok_or_else(|| de::Error::custom("outside the calendar's range"))
+        }
     }
 }
 

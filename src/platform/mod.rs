@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod breaker;
+pub mod cache;
 pub mod clock;
 pub mod combiner;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod error;
 pub mod http;
 pub mod id;
 pub mod idempotency;
+pub mod instances;
 pub mod jobs;
 pub mod json;
 pub mod latency;

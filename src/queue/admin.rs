@@ -79,7 +79,7 @@ impl ChangeBody {
 
 /// How the line stands, as the operator sees it.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-struct LineView {
+pub struct LineView {
     /// The concert.
     concert_id: ConcertId,
     /// Where the sale is.
@@ -115,7 +115,9 @@ struct LineView {
 }
 
 impl LineView {
-    fn of(concert: ConcertId, state: &sale::State, now: Timestamp) -> Self {
+    /// What this instance knows of it.
+    #[must_use]
+    pub fn of(concert: ConcertId, state: &sale::State, now: Timestamp) -> Self {
         Self {
             concert_id: concert,
             phase: state.phase(now),

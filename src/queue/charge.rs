@@ -291,8 +291,8 @@ fn remembered(sale: &Sale, row: &SaleRow, inside: &[(u64, Timestamp)]) -> Rememb
         // They are told with the draw.
         (Order::Draw, None) => (Gaps::default(), Vec::new()),
         (Order::Draw, Some(draw)) => {
-            let ranks = gaps.inside(draw.lobby_size).map(|arrival| draw.rank_of(arrival));
-            (gaps.behind(draw.lobby_size), ranks.filter(|rank| *rank >= row.serving).take(GHOSTS_MAX).collect())
+            let ghosts = draw.ghosts(&gaps).filter(|rank| *rank >= row.serving).take(GHOSTS_MAX).collect();
+            (gaps.behind(draw.lobby_size), ghosts)
         }
     };
     Remembered {

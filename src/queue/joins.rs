@@ -8,8 +8,10 @@ use super::sale::Sale;
 use super::service::Queue;
 use super::store;
 use super::store::places::{self, PlaceRow};
+use super::store::stays;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
+use crate::platform::clock::Timestamp;
 use crate::platform::error::{Problem, codes};
 
 /// How often one join asks the line: for a rank, for MySQL's copy, after the draw, and after raising the ceiling while others
@@ -41,14 +43,38 @@ impl Queue {
         }
         // A ticket that is not good is no reason to refuse a place.
         let presented = self.open_ticket(&sale, ticket, Some(user)).ok().map(|ticket| ticket.arrival);
-        let (arrival, is_new) = self.issue(&sale, user, presented).await?;
+        let (mut place, mut is_new) = self.take(&sale, user, presented, closes_at).await?;
+        // The line hears of the end of a stay behind the commit that ended it.
+        if place.standing == Standing::Admitted && self.has_ended(concert, place.arrival).await {
+            self.free_slot(concert, place.arrival).await?;
+            (place, is_new) = self.take(&sale, user, presented, closes_at).await?;
+        }
         metrics::joined(is_new);
-        // One that is not new too: the answer that gave it may have been lost before it was copied.
-        self.copying.add(PlaceRow { concert, arrival, user });
-        sale.mark_issued(arrival);
-        let ticket = Ticket { user, arrival, expires_at: closes_at };
-        let place = self.place_of(&sale, &ticket).await?;
+        let ticket = Ticket { user, arrival: place.arrival, expires_at: closes_at };
         Ok((ticket.seal(&sale.tickets), place, is_new))
+    }
+
+    async fn take(
+        &self,
+        sale: &Sale,
+        user: UserId,
+        presented: Option<u64>,
+        expires_at: Timestamp,
+    ) -> Result<(Place, bool), Problem> {
+        let (arrival, is_new) = self.issue(sale, user, presented).await?;
+        // One that is not new too: the answer that gave it may have been lost before it was copied.
+        self.copying.add(PlaceRow { concert: sale.concert, arrival, user });
+        sale.mark_issued(arrival);
+        let place = self.place_of(sale, &Ticket { user, arrival, expires_at }).await?;
+        Ok((place, is_new))
+    }
+
+    /// Whether MySQL knows that the stay of this place has ended. A stay whose pass is just being written has not.
+    async fn has_ended(&self, concert: ConcertId, arrival: u64) -> bool {
+        let ask = self.parts.db.read("queue.has_stay_ended", (concert, arrival), |conn, (concert, arrival)| {
+            Box::pin(stays::has_ended(conn, *concert, *arrival))
+        });
+        ask.await.unwrap_or(false)
     }
 
     async fn issue(&self, sale: &Sale, user: UserId, mut presented: Option<u64>) -> Result<(u64, bool), Problem> {

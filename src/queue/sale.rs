@@ -118,7 +118,7 @@ impl State {
     fn find_ghosts(&mut self) {
         self.ghosts.clear();
         if let Some(draw) = &self.draw {
-            self.ghosts.add(self.gaps.inside(draw.lobby_size).take(GHOSTS_MAX).map(|arrival| draw.rank_of(arrival)));
+            self.ghosts.add(draw.ghosts(&self.gaps).take(GHOSTS_MAX));
         }
     }
 }
@@ -401,6 +401,11 @@ impl Draw {
     #[must_use]
     pub fn rank_of(&self, arrival: u64) -> u64 {
         self.ranks.rank_of(arrival).unwrap_or(arrival)
+    }
+
+    /// The ranks of the lobby's gaps: nobody has them.
+    pub(super) fn ghosts(&self, gaps: &Gaps) -> impl Iterator<Item = u64> {
+        gaps.inside(self.lobby_size).map(|arrival| self.rank_of(arrival))
     }
 }
 

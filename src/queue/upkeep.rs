@@ -186,7 +186,7 @@ impl Queue {
         }
         let (draw, gaps) = sale.view(|state| (state.draw.clone(), state.gaps.clone()));
         let Some(draw) = draw else { return Ok(()) };
-        let ghosts = gaps.inside(draw.lobby_size).take(GHOSTS_MAX).map(|arrival| draw.rank_of(arrival)).collect();
+        let ghosts = draw.ghosts(&gaps).take(GHOSTS_MAX).collect();
         let gaps = gaps.behind(draw.lobby_size).to_string();
         let mut drawing = Drawing { lobby_size: draw.lobby_size, gaps, ghosts, left: Vec::new() };
         // Each step but the last settles up to ASKED_MAX places that were given up.

@@ -1,16 +1,19 @@
 //! The test kit does what it says: a fault that does nothing would let every test of faults pass.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use fred::clients::Client;
 use fred::interfaces::{ClientLike as _, HashesInterface as _, KeysInterface as _};
 use fred::types::Builder;
-use fred::types::config::Config;
+use fred::types::config::{Config, ReconnectPolicy};
 use sqlx::Connection as _;
 use sqlx::MySqlConnection;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::proxy::sabotage::{Rewriter, Sabotage};
+use crate::support::servers::kill;
 use crate::support::{Fault, Proxy, Servers, eventually};
 
 /// A server that sends back what it gets.
@@ -114,14 +117,49 @@ async fn servers_are_killed_and_come_back_with_what_they_had() {
     servers.end().await;
 }
 
-async fn redis_comes_back_older(servers: &mut Servers) {
-    let client = async |servers: &Servers| {
-        let config = Config::from_url(&servers.redis_url()).expect("a URL");
-        let client = Builder::from_config(config).build().expect("a client");
-        client.init().await.expect("Redis");
-        client
+/// A private server is killed, comes back at its address with what it had, and is given up only when that happens too often.
+#[tokio::test]
+async fn a_server_that_ends_by_itself_is_started_again() {
+    let mut servers = Servers::start().await;
+    let (url, pid_file) = (servers.redis_url(), servers.redis_pid_file());
+    let redis = client(&url).await;
+    let () = redis.hset("early", ("is", "there")).await.expect("a key");
+    eventually("the key to be on disk", || async { servers.save_redis().has("early").then_some(()) }).await;
+    let running = || std::fs::read_to_string(&pid_file).ok()?.trim().parse::<u32>().ok();
+    let kills = AtomicU32::new(0);
+    let kill_each = async {
+        loop {
+            let pid = running().expect("a process");
+            kill(pid).await;
+            kills.fetch_add(1, Ordering::Relaxed);
+            eventually("another process", || async { running().filter(|now| *now != pid) }).await;
+            eventually("what it had", || async {
+                let found: u32 = redis.exists("early").await.ok()?;
+                (found == 1).then_some(())
+            })
+            .await;
+        }
     };
-    let redis = client(servers).await;
+    let given_up = tokio::select! {
+        name = servers.keep_up() => name,
+        () = kill_each => unreachable!("it has no end"),
+    };
+    assert_eq!(given_up, "redis");
+    assert!(kills.into_inner() >= 6, "it was given up early");
+    servers.end().await;
+}
+
+async fn client(url: &str) -> Client {
+    let client = Builder::from_config(Config::from_url(url).expect("a URL"))
+        .set_policy(ReconnectPolicy::new_constant(0, 50))
+        .build()
+        .expect("a client");
+    client.init().await.expect("Redis");
+    client
+}
+
+async fn redis_comes_back_older(servers: &mut Servers) {
+    let redis = client(&servers.redis_url()).await;
     let () = redis.hset("early", ("is", "there")).await.expect("a key");
     // Redis writes each second at the latest.
     let saved = eventually("the key to be on disk", || async {
@@ -132,7 +170,7 @@ async fn redis_comes_back_older(servers: &mut Servers) {
     let () = redis.hset("late", ("is", "there")).await.expect("another key");
     servers.kill_redis().await;
     servers.restart_redis_from(&saved).await;
-    let redis = client(servers).await;
+    let redis = client(&servers.redis_url()).await;
     let found: (i64, i64) =
         (redis.exists("early").await.expect("a count"), redis.exists("late").await.expect("a count"));
     assert_eq!(found, (1, 0));

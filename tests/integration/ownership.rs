@@ -48,7 +48,7 @@ const fn operators(name: &'static str, answer: &'static str) -> Row {
 }
 
 /// In this order, since the later ones end what the earlier ones need. Ticket and pass are the owner's, whoever calls.
-const ROWS: [Row; 63] = [
+const ROWS: [Row; 66] = [
     public("GET /livez", "200"),
     public("GET /readyz", "200"),
     public("GET /metrics", "200"),
@@ -78,6 +78,7 @@ const ROWS: [Row; 63] = [
     operators("PATCH /v1/admin/concerts/{id}", "200"),
     operators("PATCH /v1/admin/concerts/{id}/queue", "200"),
     operators("GET /v1/admin/concerts/{id}/queue", "200"),
+    operators("GET /v1/admin/concerts/{id}/stats", "200"),
     operators("DELETE /v1/admin/concerts/{id}/queue/passes", "200"),
     operators("POST /v1/admin/concerts/{id}/stop", "200"),
     operators("POST /v1/admin/concerts/{id}/resume", "200"),
@@ -88,6 +89,8 @@ const ROWS: [Row; 63] = [
     operators("POST /v1/admin/reservations/{id}/refund", "200"),
     operators("POST /v1/admin/concerts/{id}/cancellation", "202"),
     operators("GET /v1/admin/concerts/{id}/cancellation", "200"),
+    operators("GET /v1/admin/concerts/{id}/cache", "200"),
+    operators("POST /v1/admin/concerts/{id}/cache/warm", "202"),
     operators("POST /v1/admin/webhooks", "201"),
     operators("GET /v1/admin/webhooks", "200"),
     operators("DELETE /v1/admin/webhooks/{id}", "204"),

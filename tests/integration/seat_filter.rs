@@ -419,7 +419,13 @@ async fn counted(world: &World) -> (u64, Vec<u64>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_costs_mysql_nothing_and_a_picture_one_script() {
     let servers = Servers::start().await;
-    let slow = [("FRONTROW__BOOKING__AVAILABILITY_MAX_AGE_MS", "60000"), ("FRONTROW__CACHE__TTL_SECS", "3600")];
+    let slow = [
+        ("FRONTROW__BOOKING__AVAILABILITY_MAX_AGE_MS", "60000"),
+        ("FRONTROW__CACHE__SOFT_SECS", "3600"),
+        ("FRONTROW__CACHE__HARD_SECS", "3600"),
+        // Nobody asks for news here but who finds them late.
+        ("FRONTROW__CACHE__NEWS_MAX_MS", "3600000"),
+    ];
     let world = World::on(&servers.mysql_url(), &servers.redis_url(), &slow).await;
     let (state, hall) = quiet_sale(&world, 20).await;
     warm(&state.filter, hall).await;

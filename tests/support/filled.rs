@@ -46,7 +46,7 @@ pub async fn fill(sql: &mut MySqlConnection) {
 
 /// Fills the tables that came later.
 pub async fn fill_later(sql: &mut MySqlConnection) {
-    run(sql, vec![operators(), line_in_mysql(), cards(), cancellations(), notices()]).await;
+    run(sql, vec![operators(), line_in_mysql(), cards(), cancellations(), notices(), changes(), warmth()]).await;
 }
 
 async fn run(sql: &mut MySqlConnection, parts: Vec<Vec<String>>) {
@@ -130,6 +130,32 @@ fn notices() -> Vec<String> {
             "INSERT INTO user_tokens (hash, user_id, kind, created_at, expires_at) \
              SELECT UNHEX(LPAD(HEX(n), 64, '0')), {}, n % 2, {at}, {at} + INTERVAL 1 HOUR FROM filling WHERE n < 5000",
             user("n")
+        ),
+    ]
+}
+
+/// What was warm in the last day: two openings of each concert, of which the last twenty are still to be loaded, and what each
+/// of three instances had in memory. A few more instances have come and gone.
+fn warmth() -> Vec<String> {
+    let opens = "NOW - INTERVAL (4000 - n) * 16 SECOND";
+    let instance = |n: &str| id("018", n);
+    vec![
+        format!(
+            "INSERT INTO instances (id, name, started_at, seen_at) \
+             SELECT {}, CONCAT('host ', n), NOW - INTERVAL (301 - n) MINUTE, NOW - INTERVAL (300 - n) * 10 SECOND FROM filling WHERE n < 300",
+            instance("n")
+        ),
+        format!(
+            "INSERT INTO warmings (concert_id, occasion, opens_at, state, due_at, fence, round, attempts, filled_at, last_error, changed_at) \
+             SELECT {}, n % 2, {opens}, n < 3980, {opens} - INTERVAL 180 SECOND, 1, n < 3980, 0, IF(n < 3980, {opens}, NULL), '', {opens} \
+             FROM filling WHERE n < 4000",
+            concert("(n DIV 2)")
+        ),
+        format!(
+            "INSERT INTO warm_memories (concert_id, instance_id, since, kept_until) \
+             SELECT {}, {}, {opens}, {opens} + INTERVAL 15 MINUTE FROM filling WHERE n < 4000",
+            concert("(n DIV 3)"),
+            instance("(297 + n % 3)")
         ),
     ]
 }
@@ -354,5 +380,15 @@ fn platform() -> Vec<String> {
             id("013", "n"),
             reservation("n")
         ),
+    ]
+}
+
+/// Changes of a day that caches have heard of.
+fn changes() -> Vec<String> {
+    vec![
+        "INSERT INTO cache_changes (change_no, cache, subject, created_at) \
+         SELECT n + 1, 'concerts', CONCAT('concert-', n % 50), NOW - INTERVAL (4000 - n) * 22 SECOND FROM filling WHERE n < 4000"
+            .to_owned(),
+        "UPDATE cache_state SET change_no = 4000 WHERE id = 1".to_owned(),
     ]
 }

@@ -8,14 +8,17 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row as _};
 
 use super::statements::Statement;
 
-/// Tables whose size does not depend on how much was sold: one row a job, or a webhook, of which there are few.
-const BOUNDED: &[&str] = &["jobs", "webhook_endpoints", "_sqlx_migrations"];
+/// Tables whose size does not depend on how much was sold: one row a job, an instance, or a webhook, of which there are few, or one for
+/// all caches.
+const BOUNDED: &[&str] = &["cache_state", "instances", "jobs", "webhook_endpoints", "_sqlx_migrations"];
 /// An index range that covers more of a table than this is taken for a scan of it.
 const WIDE_PERCENT: u64 = 10;
 /// Which row of a table stands for all: one that the statements are made for.
 const TYPICAL: &[(&str, &str)] = &[
+    ("cache_changes", "change_no >= 3990"),
     ("mails", "state = 0"),
     ("user_tokens", "expires_at > UTC_TIMESTAMP(6)"),
+    ("warmings", "state = 0"),
     ("webhook_deliveries", "state = 0"),
     ("holds", "state = 0 AND expires_at > UTC_TIMESTAMP(6)"),
     ("hold_seats", "hold_id IN (SELECT id FROM holds WHERE state = 0)"),
@@ -43,6 +46,8 @@ const PLAIN: &[(&str, &str)] = &[
     ("COALESCE(", "1"),
     ("SELECT", "1"),
     ("GREATEST(serving,", "1"),
+    // Of the one row that all caches have.
+    ("generation =", "1"),
 ];
 
 /// What is wrong with a plan.

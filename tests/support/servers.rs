@@ -86,6 +86,16 @@ impl Servers {
         self.restart_redis().await;
     }
 
+    /// As [`Services::keep_up`].
+    pub async fn keep_up(&mut self) -> &'static str {
+        self.services.keep_up().await
+    }
+
+    /// Where Redis notes its process when it begins.
+    pub fn redis_pid_file(&self) -> PathBuf {
+        self.dir.join("redis/server.pid")
+    }
+
     /// Ends both and removes their data.
     pub async fn end(self) {
         self.services.stop().await;
@@ -119,7 +129,8 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-async fn kill(pid: u32) {
+/// `kill -9` of a process. Returns when it is gone.
+pub async fn kill(pid: u32) {
     send_signal(pid, "-KILL");
     eventually("the server to be gone", || async {
         let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -137,6 +137,11 @@ impl World {
         Proxy::to(address_of(&self.redis)).await
     }
 
+    /// A proxy in front of Redis that breaks a guard.
+    pub async fn redis_sabotaged(&self, sabotage: &Arc<Sabotage>) -> Proxy {
+        Proxy::sabotaging(address_of(&self.redis), sabotage.clone()).await
+    }
+
     /// The setting by which an instance reaches MySQL through this proxy.
     pub fn mysql_through(&self, proxy: &Proxy) -> (&'static str, String) {
         ("FRONTROW__DATABASE__URL", through(&self.database, proxy))

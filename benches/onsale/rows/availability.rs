@@ -1,6 +1,7 @@
 //! Which seats are taken, of a large hall, against a handler that returns as many ready bytes; and the same for those who have
 //! them already.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -15,7 +16,7 @@ use crate::table::{Finding, Measured};
 const HALLS: [(usize, Objective); 2] = [(20_000, Objective::AtLeast(0.8)), (70_000, Objective::None)];
 const CONNECTIONS: usize = 64;
 /// What every request carries: the bytes as they are, or the tag that the client has.
-const WHOLE: (&str, &str) = ("Accept-Encoding", "");
+pub(super) const WHOLE: (&str, &str) = ("Accept-Encoding", "");
 const KNOWN: (&str, &str) = ("If-None-Match", "");
 const BARE: &str = "/bare/ready";
 
@@ -42,7 +43,7 @@ pub async fn measure(stage: &Stage) -> anyhow::Result<Measured> {
     Ok(Measured::from(findings))
 }
 
-async fn compare(
+pub(super) async fn compare(
     stage: &Stage,
     path: &str,
     header: (&'static str, &'static str),
@@ -50,13 +51,26 @@ async fn compare(
     what: &str,
     objective: Objective,
 ) -> anyhow::Result<[Finding; 2]> {
-    let values = stage.values("availability", [value.to_owned()].iter())?;
+    let values = stage.values("ready", [value.to_owned()].iter())?;
+    let what = format!("{what}, against a bare handler");
+    side_by_side(stage, [path, BARE], header, &values, &what, objective).await
+}
+
+/// Reads of one address against those of another, each with the next of these values in its header.
+pub(super) async fn side_by_side(
+    stage: &Stage,
+    [ours, theirs]: [&str; 2],
+    header: (&'static str, &'static str),
+    values: &Path,
+    what: &str,
+    objective: Objective,
+) -> anyhow::Result<[Finding; 2]> {
     let load = |side| Load {
         connections: CONNECTIONS,
         method: "GET",
-        url: stage.url(if side == Side::Ours { path } else { BARE }),
+        url: stage.url(if side == Side::Ours { ours } else { theirs }),
         header,
-        values: values.clone(),
+        values: values.to_owned(),
         pause: Duration::ZERO,
     };
     let pairs = interleaved(&stage.pace, async |side| stage.run(&load(side)).await).await?;
@@ -69,7 +83,7 @@ async fn compare(
     let ((our_rate, their_rate), (our_cost, their_cost)) = (medians(rate), medians(cost));
     Ok([
         Finding {
-            what: format!("{what}, against a bare handler: answers per second"),
+            what: format!("{what}: answers per second"),
             figures: Figures::ratios(of(rate)),
             digits: 3,
             objective,
@@ -86,14 +100,14 @@ async fn compare(
 }
 
 /// Gives the bare handler the size of frontrow's answer, and looks whether both answer alike. The size.
-async fn make_alike(
+pub(super) async fn make_alike(
     stage: &Stage,
     path: &str,
     header: (&str, &str),
     value: &str,
     status: u16,
 ) -> anyhow::Result<usize> {
-    let ours = stage.ask("GET", path, header, value).await.context("availability")?;
+    let ours = stage.ask("GET", path, header, value).await.context("a public read")?;
     ensure!(ours.status == status, "not {status}: {ours:?}");
     if status == 200 {
         stage.set_bare_body(ours.body.len()).await?;

@@ -1,7 +1,9 @@
 //! The rows. To add one: a file with a `measure` like the others', and its line here.
 
 mod availability;
+mod concert;
 mod events;
+mod far;
 mod growth;
 mod holds;
 mod join;
@@ -12,6 +14,7 @@ mod pay;
 mod poll;
 mod refused;
 mod sold_out;
+mod warm;
 
 use anyhow::bail;
 use futures::future::LocalBoxFuture;
@@ -31,6 +34,9 @@ const ROWS: &[Row] = &[
     Row { name: "poll", measure: |stage| Box::pin(poll::measure(stage)) },
     Row { name: "join", measure: |stage| Box::pin(join::measure(stage)) },
     Row { name: "availability", measure: |stage| Box::pin(availability::measure(stage)) },
+    Row { name: "concert", measure: |stage| Box::pin(concert::measure(stage)) },
+    Row { name: "far", measure: |stage| Box::pin(far::measure(stage)) },
+    Row { name: "warm", measure: |stage| Box::pin(warm::measure(stage)) },
     Row { name: "latency", measure: |stage| Box::pin(latency::measure(stage)) },
     Row { name: "memory", measure: |stage| Box::pin(memory::measure(stage)) },
     Row { name: "events", measure: |stage| Box::pin(events::measure(stage)) },

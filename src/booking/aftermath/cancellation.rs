@@ -62,7 +62,7 @@ impl Aftermath {
         let input = (operator, concert);
         let cancelled =
             self.db.in_tx("aftermath.cancel", input, |conn, input| Box::pin(cancel(conn, input.0, input.1))).await?;
-        self.catalog.forget_concerts();
+        self.catalog.show_changes().await;
         self.wake.now();
         self.with_owed(cancelled).await
     }
@@ -113,6 +113,7 @@ async fn cancel(conn: &mut Conn, operator: UserId, id: ConcertId) -> Result<Canc
     let performances: Vec<_> = concert.performances.iter().map(|performance| performance.id).collect();
     let facts = json!({"concert_id": id, "title": concert.title, "performance_ids": performances});
     outbox::record(conn, CANCELLED, id.0, 1, &facts).await?;
+    changes::announce(conn, id).await?;
     Ok(cancellation)
 }
 

@@ -22,7 +22,7 @@ struct Postponing {
 }
 
 impl Aftermath {
-    /// Moves a performance to a later date. This instance shows it at once, others within the cache's time to live. Moving it to
+    /// Moves a performance to a later date. This instance shows it at once, others with the next news. Moving it to
     /// where it is changes nothing.
     ///
     /// # Errors
@@ -36,7 +36,7 @@ impl Aftermath {
     ) -> Result<PerformanceDetail, Problem> {
         let input = Postponing { operator, performance, starts_at };
         self.db.in_tx("aftermath.postpone", input, |conn, input| Box::pin(input.run(conn))).await?;
-        self.catalog.forget_concerts();
+        self.catalog.show_changes().await;
         self.wake.now();
         self.catalog.performance_detail(performance).await
     }
@@ -64,6 +64,7 @@ impl Postponing {
         actions::record(conn, self.operator, POSTPONED, Some(before.concert_id), &details).await?;
         let facts = json!({"performance_id": self.performance, "concert_id": before.concert_id,
             "starts_at": self.starts_at, "previous_starts_at": before.starts_at});
-        outbox::record(conn, POSTPONED, self.performance.0, before.postponements + 1, &facts).await
+        outbox::record(conn, POSTPONED, self.performance.0, before.postponements + 1, &facts).await?;
+        changes::announce(conn, before.concert_id).await
     }
 }

@@ -40,6 +40,7 @@ const SEAT_ROW_LEN: usize = 260;
 const SET_STATE: &str = "UPDATE holds SET state = ?, changed_at = ? WHERE id = ?";
 
 pub(super) mod closing;
+pub mod counts;
 
 /// What must hold of holds.
 pub const INVARIANTS: &[Invariant] = &[

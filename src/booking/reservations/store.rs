@@ -33,6 +33,7 @@ const LIST_SEATS: &str = "SELECT reservation_id, seat_no, label, grade, price, t
 /// A pending one has no seats yet: its hold counts, as long as it lives. By buyer, as the same of holds.
 const LIST_LIVE_SEAT_COUNTS: &str = "SELECT user_id, seat_count FROM reservations FORCE INDEX (by_limit) WHERE concert_id = ? AND state = 1 AND user_id IN (?)";
 
+pub mod counts;
 pub mod refunds;
 pub mod tickets;
 

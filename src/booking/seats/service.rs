@@ -247,7 +247,9 @@ fn fresh(slot: &Slot, now: Timestamp, max_age: Duration) -> Option<Shown> {
 impl Availability for Seats {
     fn available(&self, performance: PerformanceId) -> BoxFuture<'_, Option<SeatsLeft>> {
         Box::pin(async move {
-            let shown = self.get_board(performance).await.ok()?;
+            let shown = self.get_board(performance).await;
+            let untold = |problem: &Problem| tracing::debug!(%performance, %problem, "seats left cannot be told");
+            let shown = shown.inspect_err(untold).ok()?;
             Some(SeatsLeft { available: shown.board.available(), unsold: shown.board.unsold() })
         })
     }

@@ -79,7 +79,17 @@ pub struct LogSettings {
 #[expect(missing_docs, reason = "each field is documented in config/default.toml")]
 pub struct CacheSettings {
     pub enabled: bool,
-    pub ttl_secs: u64,
+    pub soft_secs: u64,
+    pub hard_secs: u64,
+    pub stale_secs: u64,
+    pub absent_secs: u64,
+    pub near_bytes_max: u64,
+    pub far_value_bytes_max: usize,
+    pub lease_ms: u64,
+    pub wait_ms: u64,
+    pub loads_max: usize,
+    pub news_ms: u64,
+    pub news_max_ms: u64,
     pub entries_max: u64,
 }
 

@@ -10,7 +10,8 @@
 //! transaction. Who must wait for a connection waits in a bounded line.
 //!
 //! Lock order, everywhere: idempotency key, hold, undecided payment, reservation and its tickets, order, pass, points account, seats by number.
-//! What a payment is for is locked before it, a charge's account too. Rows inserted come last.
+//! What a payment is for is locked before it, a charge's account too. Rows inserted come last, and after them the number of a change that
+//! caches hear of.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;

@@ -17,6 +17,7 @@
 //! - Servers listen on 127.0.0.1 only, on ports that were free, and ask for the password.
 //! - Data outlives its servers: the next start on the same folder finds it. A first start that was
 //!   interrupted leaves nothing that looks like data.
+//! - A server that ends by itself is started again on the same port and data ([`Services::keep_up`]), as a service manager would.
 //! - Servers end with the program, even if it is killed (see [`process`]), and the next start waits
 //!   for those that are still busy ending.
 
@@ -28,6 +29,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -35,12 +37,15 @@ mod mysql;
 mod process;
 mod redis;
 mod sibling;
+mod upkeep;
 
 use process::Process;
 pub use sibling::Sibling;
 
 /// How often a server is started on another port because the chosen one was taken in the meantime.
 const PORT_ATTEMPTS: u32 = 3;
+/// How long whoever took a wanted port is given to leave it.
+const PORT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The database servers that frontrow knows how to run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -105,8 +110,9 @@ pub struct Services {
     /// Process id of Redis.
     pub redis_pid: u32,
     database: Process,
+    database_port: u16,
     redis: Process,
-    #[cfg_attr(not(feature = "test-kit"), expect(dead_code, reason = "only tests start a server again"))]
+    redis_port: u16,
     home: Home,
     // Declared last: fields are dropped in order, and the folder is free only after the servers.
     _lock: File,
@@ -153,8 +159,8 @@ impl Services {
 
         // Not try_join: when one fails, the other one must have ended before this returns.
         let (database, redis) = tokio::join!(
-            mysql::start(&home.install, &home.dir, &home.password),
-            redis::start(&home.dir, &home.password)
+            mysql::start(&home.install, &home.dir, &home.password, None),
+            redis::start(&home.dir, &home.password, None)
         );
         match (database, redis) {
             (Ok((database_port, database)), Ok((redis_port, redis))) => Ok(Self {
@@ -165,7 +171,9 @@ impl Services {
                 database_pid: database.pid(),
                 redis_pid: redis.pid(),
                 database,
+                database_port,
                 redis,
+                redis_port,
                 home,
                 _lock: lock,
             }),
@@ -183,12 +191,7 @@ impl Services {
     /// As [`Services::start`].
     #[cfg(feature = "test-kit")]
     pub async fn restart_database(&mut self) -> Result<()> {
-        let (port, process) = mysql::start(&self.home.install, &self.home.dir, &self.home.password).await?;
-        self.database_url = self.home.database_url(port);
-        self.server_url = self.home.server_url(port);
-        self.database_pid = process.pid();
-        self.database = process;
-        Ok(())
+        self.start_database(None).await
     }
 
     /// As [`Services::restart_database`], for Redis.
@@ -197,19 +200,26 @@ impl Services {
     /// As [`Services::start`].
     #[cfg(feature = "test-kit")]
     pub async fn restart_redis(&mut self) -> Result<()> {
-        let (port, process) = redis::start(&self.home.dir, &self.home.password).await?;
-        self.redis_url = self.home.redis_url(port);
-        self.redis_pid = process.pid();
-        self.redis = process;
+        self.start_redis(None).await
+    }
+
+    async fn start_database(&mut self, port: Option<u16>) -> Result<()> {
+        let (port, process) = mysql::start(&self.home.install, &self.home.dir, &self.home.password, port).await?;
+        self.database_url = self.home.database_url(port);
+        self.server_url = self.home.server_url(port);
+        self.database_pid = process.pid();
+        self.database_port = port;
+        self.database = process;
         Ok(())
     }
 
-    /// Resolves with the name of the first server that ends by itself.
-    pub async fn ended(&self) -> &'static str {
-        tokio::select! {
-            _ = self.database.ended() => self.database.name(),
-            _ = self.redis.ended() => self.redis.name(),
-        }
+    async fn start_redis(&mut self, port: Option<u16>) -> Result<()> {
+        let (port, process) = redis::start(&self.home.dir, &self.home.password, port).await?;
+        self.redis_url = self.home.redis_url(port);
+        self.redis_pid = process.pid();
+        self.redis_port = port;
+        self.redis = process;
+        Ok(())
     }
 
     /// Ends both servers in good order and waits until they are gone.
@@ -229,26 +239,33 @@ impl fmt::Debug for Services {
     }
 }
 
-/// Runs `start` on a free port, and on another one if that was lost between choosing and using it.
-async fn on_free_port<T, F>(start: impl Fn(u16) -> F) -> Result<(u16, T)>
+/// Runs `start` on a free port, and on another one if that was lost between choosing and using it. A wanted port is waited
+/// for instead.
+async fn on_port<T, F>(wanted: Option<u16>, start: impl Fn(u16) -> F) -> Result<(u16, T)>
 where
     F: Future<Output = Result<T>>,
 {
     let mut attempt = 1;
     loop {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|listener| listener.local_addr())
-            .context("no free port on 127.0.0.1")?
-            .port();
+        let port = wanted.map_or_else(free_port, Ok)?;
         match start(port).await {
             Ok(started) => return Ok((port, started)),
             Err(error) if attempt < PORT_ATTEMPTS && error.to_string().contains("ddress already in use") => {
-                tracing::warn!(port, "the port was taken meanwhile, trying another one");
+                tracing::warn!(port, "the port was taken meanwhile, trying once more");
                 attempt += 1;
+                if wanted.is_some() {
+                    tokio::time::sleep(PORT_PAUSE).await;
+                }
             }
             Err(error) => return Err(error),
         }
     }
+}
+
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let addr = listener.and_then(|listener| listener.local_addr()).context("no free port on 127.0.0.1")?;
+    Ok(addr.port())
 }
 
 /// Creates a folder that only its owner may enter, and its parents.
@@ -358,7 +375,7 @@ mod tests {
         let tries = Cell::new(0);
         let start = |outcome: fn(u32) -> Result<()>| {
             let tries = &tries;
-            on_free_port(move |_| {
+            on_port(None, move |_| {
                 tries.set(tries.get() + 1);
                 std::future::ready(outcome(tries.get()))
             })

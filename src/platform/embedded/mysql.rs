@@ -23,7 +23,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::process::{self, Launch, Process};
-use super::{Engine, create_dir, on_free_port, write_secret};
+use super::{Engine, create_dir, on_port, write_secret};
 
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const INITIALISE_LIMIT: Duration = Duration::from_mins(3);
@@ -105,11 +105,11 @@ fn candidates(folders: &[PathBuf], names: &[&str]) -> Vec<PathBuf> {
 }
 
 /// Starts the server below `dir`, initialising its data if there is none yet, and returns its port
-/// with it.
+/// with it: the wanted one, or any.
 ///
 /// # Errors
 /// When the data cannot be initialised or the server does not come up.
-pub async fn start(install: &Install, dir: &Path, password: &str) -> Result<(u16, Process)> {
+pub async fn start(install: &Install, dir: &Path, password: &str, port: Option<u16>) -> Result<(u16, Process)> {
     let home = dir.join(install.engine.name());
     create_dir(&home.join("tmp"))?;
     let data = home.join("data");
@@ -120,7 +120,7 @@ pub async fn start(install: &Install, dir: &Path, password: &str) -> Result<(u16
     }
     let data = fs::canonicalize(data).context("the database has no data folder")?;
     process::end_predecessor(&home.join("server.pid"), &data, GRACE).await?;
-    on_free_port(|port| server.start(&data, port)).await
+    on_port(port, |port| server.start(&data, port)).await
 }
 
 struct Server<'a> {

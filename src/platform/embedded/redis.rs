@@ -17,24 +17,24 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::process::{self, Launch, Process};
-use super::{create_dir, on_free_port, write_secret};
+use super::{create_dir, on_port, write_secret};
 
 const READY_LIMIT: Duration = Duration::from_mins(1);
 const GRACE: Duration = Duration::from_secs(10);
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Starts Redis below `dir` and returns its port with it.
+/// Starts Redis below `dir` and returns its port with it: the wanted one, or any.
 ///
 /// # Errors
 /// When there is no `redis-server`, or it does not come up.
-pub async fn start(dir: &Path, password: &str) -> Result<(u16, Process)> {
+pub async fn start(dir: &Path, password: &str, port: Option<u16>) -> Result<(u16, Process)> {
     let program = locate().context("redis-server was not found: scripts/setup.sh run installs it")?;
     let home = dir.join("redis");
     create_dir(&home.join("data"))?;
     let data = fs::canonicalize(home.join("data")).context("Redis has no data folder")?;
     process::end_predecessor(&home.join("server.pid"), &data, GRACE).await?;
     let server = Server { program, home, data, password };
-    on_free_port(|port| server.start(port)).await
+    on_port(port, |port| server.start(port)).await
 }
 
 struct Server<'a> {

@@ -19,12 +19,17 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::coding::{Coding, Effort, Taken};
+
+mod stored;
 use crate::platform::error::Problem;
 
 /// Bodies up to so many bytes are not packed.
 pub const PACK_ABOVE: usize = 1024;
 /// Bodies up to so many bytes are packed where they are asked for: it takes less than a millisecond.
 const INLINE_MAX: usize = 64 * 1024;
+
+/// What `Warning` says of a body that may be out of date.
+const STALE: &str = "110 - \"Response is Stale\"";
 
 /// Brotli takes its time for large bodies, and nobody waits for it: one at a time.
 static TURN: Semaphore = Semaphore::const_new(1);
@@ -193,6 +198,18 @@ impl Cached {
         response
     }
 
+    /// The same of a body that may be out of date: it says so, and how many seconds ago it was true (RFC 9111, 5.1; RFC 7234, 5.5.1).
+    #[must_use]
+    pub fn answer_stale(&self, headers: &HeaderMap, age_secs: u64) -> Response {
+        let mut response = self.answer(headers);
+        let head = response.headers_mut();
+        head.insert(header::AGE, HeaderValue::from(age_secs));
+        head.insert(header::WARNING, HeaderValue::from_static(STALE));
+        // Nobody on the way keeps what may be wrong already.
+        head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
     fn form(&self, headers: &HeaderMap) -> (Option<Coding>, Body) {
         let (taken, forms) = (Taken::by(headers), &self.0);
         if let Some((coding, packed)) = taken.codings().find_map(|coding| Some((coding, forms.find(coding)?))) {
@@ -213,6 +230,26 @@ impl Cached {
         let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
         let mine = opaque(self.0.etag.to_str().unwrap_or_default());
         known.flat_map(|list| list.split(',')).map(str::trim).any(|tag| tag == "*" || opaque(tag) == mine)
+    }
+}
+
+/// A ready body, and whether it must say how old it is.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The body.
+    pub body: Cached,
+    /// Set where it may be out of date: how many seconds ago it was true.
+    pub stale_secs: Option<u64>,
+}
+
+impl Shown {
+    /// As [`Cached::answer`], marked where it may be out of date.
+    #[must_use]
+    pub fn answer(&self, headers: &HeaderMap) -> Response {
+        match self.stale_secs {
+            None => self.body.answer(headers),
+            Some(age_secs) => self.body.answer_stale(headers, age_secs),
+        }
     }
 }
 

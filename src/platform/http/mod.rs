@@ -18,6 +18,6 @@ pub mod server;
 
 pub use address::{ClientAddress, Networks, TrustedProxies};
 pub use body::{Body, Headers, Id, Params};
-pub use etag::Cached;
+pub use etag::{Cached, Shown};
 pub use keyed::KeyedBody;
 pub use page::{Page, PageParams};
