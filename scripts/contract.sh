@@ -33,6 +33,7 @@ export FRONTROW__POINTS__CHARGE_WITHOUT_CARD=true
 export FRONTROW__LIMITS__MAILS_PER_RECIPIENT_PER_MINUTE=1000000
 # One buyer calls everything: refusing them for being too fast would show nothing else.
 export FRONTROW__LIMITS__JOINS_PER_USER_PER_MINUTE=1000000
+export FRONTROW__LIMITS__HOLDS_PER_USER_PER_MINUTE=1000000
 
 "$bin" migrate >"$work/migrate.log" 2>&1 || { tail -n 20 "$work/migrate.log" >&2; die "migrate failed"; }
 head -c 24 /dev/urandom | base64 | "$bin" operator create --email contract@example.com >"$work/operator.jsonl"

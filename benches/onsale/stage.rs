@@ -24,6 +24,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("FRONTROW__LOG__FILTER", "warn"),
     // Rounds begin with rows that are written straight to their tables, which the audit would find fault with.
     ("FRONTROW__JOBS__AUDIT_EVERY_SECS", "86400"),
+    // A few buyers ask for seats all the time: refusing them for being too fast would measure nothing else.
+    ("FRONTROW__LIMITS__HOLDS_PER_USER_PER_MINUTE", "1000000000"),
 ];
 /// Made by one request to the server, well within its time limit.
 const BUYERS_AT_ONCE: usize = 5_000;

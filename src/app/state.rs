@@ -8,7 +8,7 @@ use super::config::Config;
 use super::letters::{OperatorLog, Postbox};
 use crate::accounts::{self, Accounts};
 use crate::booking::aftermath::Aftermath;
-use crate::booking::holds::{self, Holds};
+use crate::booking::holds::{self, HoldLimits, Holds};
 use crate::booking::reservations::{self, Checkout, HoldsByCard};
 use crate::booking::seats::{Blocks, Filter, NewSeats, Seats};
 use crate::booking::tickets::{Gate, TicketKeys};
@@ -96,7 +96,7 @@ impl State {
         let seats = Arc::new(ground.seats());
         let catalog = Arc::new(ground.catalog(&seats));
         let queue = Arc::new(ground.queue(&seats));
-        let holds = ground.holds(&seats);
+        let holds = ground.holds(&seats, &queue);
         let attempts = ground.attempts(gateway);
         let checkout = ground.checkout(&attempts);
         let (instances, warmer) = ground.warmer(&catalog);
@@ -238,7 +238,7 @@ impl Ground {
         })
     }
 
-    fn holds(&self, seats: &Arc<Seats>) -> Holds {
+    fn holds(&self, seats: &Arc<Seats>, queue: &Arc<Queue>) -> Holds {
         Holds::new(holds::Parts {
             db: self.db.clone(),
             clock: self.clock.clone(),
@@ -248,6 +248,8 @@ impl Ground {
             latencies: self.latencies.clone(),
             filter: self.filter.clone(),
             seats: seats.clone(),
+            halts: queue.clone(),
+            limits: HoldLimits::new(&self.config.limits, &self.clock),
             settings: self.config.booking.clone(),
         })
     }

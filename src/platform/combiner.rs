@@ -7,6 +7,8 @@
 //! - Bounded: how many wait in a lane and how many go into a batch. Who finds a lane full is refused at once.
 //! - A batch that fails as a whole, though its database is there, is split: each of its requests runs alone, in a
 //!   transaction of its own, so that only the one that is to blame fails.
+//! - A batch waits for nobody's lock if its work can pass by what is locked: who would get nothing for it waits alone, beside the
+//!   lane. Of these a few wait at once; the others are told what they would have got.
 //! - A batch whose commit was not answered has taken effect or has not: that is found out before anybody is answered. Where
 //!   it has not, it runs once more.
 //! - Who goes away while waiting is left out; who goes away later changes nothing for anybody.
@@ -21,7 +23,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join_all};
 use prometheus::{HistogramVec, IntCounterVec};
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
@@ -32,6 +34,8 @@ use super::telemetry::metrics;
 
 /// Requests of a split batch that run at once.
 const SPLIT_WIDTH: usize = 4;
+/// Requests of an instance that wait for somebody's lock, each alone, at once.
+const BESIDE_MAX: usize = 4;
 /// How often it is tried to find out what became of a batch, and the pause before each further time.
 const FIND_OUT_TRIES: u32 = 4;
 const FIND_OUT_PAUSE: Duration = Duration::from_millis(250);
@@ -66,11 +70,20 @@ pub trait Work: fmt::Debug + Send + Sync + 'static {
     /// The name of the transaction, in metrics and logs.
     const NAME: &'static str;
 
-    /// Does what all of them ask for, in the transaction that `conn` is in. May run several times: nothing but SQL.
+    /// Does what all of them ask for, in the transaction that `conn` is in. May run several times: nothing but SQL. What passes
+    /// by a lock answers those who may get something yet with a problem whose fault is [`Fault::LockWait`].
     fn run<'c>(
         conn: &'c mut Conn,
         batch: &'c [Arc<Self::Request>],
     ) -> BoxFuture<'c, Result<Answers<Self::Answer>, Problem>>;
+
+    /// The same for one of those, which waits.
+    fn run_waiting<'c>(
+        conn: &'c mut Conn,
+        batch: &'c [Arc<Self::Request>],
+    ) -> BoxFuture<'c, Result<Answers<Self::Answer>, Problem>> {
+        Self::run(conn, batch)
+    }
 
     /// The answers of a batch whose commit was not answered: none where it did not take effect. It must wait for a
     /// transaction that may still be at it: by a read that locks what a commit would have left.
@@ -104,6 +117,7 @@ struct Inner<W: Work> {
     lanes: Vec<Mutex<Lane<W>>>,
     /// One batch at a time is run one by one beside its lane.
     splitting: Arc<Semaphore>,
+    beside: Arc<Semaphore>,
 }
 
 struct Lane<W: Work> {
@@ -142,7 +156,8 @@ impl<W: Work> Combiner<W> {
     pub fn new(db: Db, work: W, bounds: Bounds) -> Self {
         let lane = || Mutex::new(Lane { waiting: VecDeque::new(), is_running: false });
         let lanes = std::iter::repeat_with(lane).take(bounds.lanes.max(1)).collect();
-        Self(Arc::new(Inner { db, work, bounds, lanes, splitting: Arc::new(Semaphore::new(1)) }))
+        let (splitting, beside) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(BESIDE_MAX)));
+        Self(Arc::new(Inner { db, work, bounds, lanes, splitting, beside }))
     }
 
     /// Has the request done with the next batch of its group, and waits for its answer.
@@ -239,7 +254,7 @@ impl<W: Work> Inner<W> {
 
     async fn answer(self: Arc<Self>, batch: Batch<W>) {
         SIZE.with_label_values(&[W::NAME]).observe(f64::from(u32::try_from(batch.requests.len()).unwrap_or(u32::MAX)));
-        let result = self.run(batch.requests.clone()).await;
+        let result = self.run(batch.requests.clone(), false).await;
         match result {
             Err(problem) if batch.requests.len() > 1 && is_of_one(&problem) => {
                 SPLITS.with_label_values(&[W::NAME]).inc();
@@ -254,8 +269,33 @@ impl<W: Work> Inner<W> {
                 }
             }
             // Beside the lane, which goes on meanwhile.
+            Ok(answers) if answers.len() == batch.requests.len() && answers.iter().any(may_wait) => {
+                drop(tokio::spawn(async move { self.tell_or_wait(batch, answers).await }));
+            }
             result => drop(tokio::spawn(async move { self.tell(batch, result).await })),
         }
+    }
+
+    /// Tells the answers, but for those of whom somebody's lock was in the way: as many of them as there is room for run again
+    /// alone, and wait.
+    async fn tell_or_wait(&self, batch: Batch<W>, answers: Answers<W::Answer>) {
+        let (mut told, mut known) = (Batch { requests: Vec::new(), callers: Vec::new() }, Vec::new());
+        let mut waiting = Vec::new();
+        for ((request, caller), answer) in batch.requests.into_iter().zip(batch.callers).zip(answers) {
+            if let Some(Ok(place)) = may_wait(&answer).then(|| self.beside.try_acquire()) {
+                let alone = Batch { requests: vec![request], callers: vec![caller] };
+                waiting.push(async move {
+                    let result = self.run(alone.requests.clone(), true).await;
+                    self.tell(alone, result).await;
+                    drop(place);
+                });
+            } else {
+                told.requests.push(request);
+                told.callers.push(caller);
+                known.push(answer);
+            }
+        }
+        tokio::join!(self.tell(told, Ok(known)), join_all(waiting));
     }
 
     /// Each request of a batch in a transaction of its own.
@@ -263,7 +303,7 @@ impl<W: Work> Inner<W> {
         let waiting = batch.requests.into_iter().zip(batch.callers).filter(|(_, caller)| !caller.is_closed());
         let alone = waiting.map(|(request, caller)| async {
             let batch = Batch { requests: vec![request], callers: vec![caller] };
-            let result = self.run(batch.requests.clone()).await;
+            let result = self.run(batch.requests.clone(), false).await;
             self.tell(batch, result).await;
         });
         futures::stream::iter(alone).buffer_unordered(SPLIT_WIDTH).collect::<()>().await;
@@ -288,13 +328,13 @@ impl<W: Work> Inner<W> {
 
     /// Runs a batch in one transaction; once more where it turns out that a commit was lost, or that somebody has just written
     /// a row which a request that is alone can find now.
-    async fn run(&self, requests: Vec<Arc<W::Request>>) -> Result<Answers<W::Answer>, Problem> {
+    async fn run(&self, requests: Vec<Arc<W::Request>>, waits: bool) -> Result<Answers<W::Answer>, Problem> {
         let requests = Arc::new(requests);
-        let (result, is_lost) = self.run_known(&requests).await;
+        let (result, is_lost) = self.run_known(&requests, waits).await;
         match result {
             Err(problem) if is_lost || requests.len() == 1 && problem.fault() == Some(Fault::Duplicate) => {
                 tracing::debug!(work = W::NAME, %problem, "a batch runs once more");
-                self.run_known(&requests).await.0
+                self.run_known(&requests, waits).await.0
             }
             known => known,
         }
@@ -302,8 +342,12 @@ impl<W: Work> Inner<W> {
 
     /// Runs a batch once. A failure that is not marked as unanswered had no effect. Tells, too, whether it failed because its
     /// commit never arrived.
-    async fn run_known(&self, requests: &Arc<Vec<Arc<W::Request>>>) -> (Result<Answers<W::Answer>, Problem>, bool) {
-        let problem = match self.run_once(requests).await {
+    async fn run_known(
+        &self,
+        requests: &Arc<Vec<Arc<W::Request>>>,
+        waits: bool,
+    ) -> (Result<Answers<W::Answer>, Problem>, bool) {
+        let problem = match self.run_once(requests, waits).await {
             Err(problem) if problem.is_unanswered() => problem,
             known => return (known, false),
         };
@@ -324,10 +368,15 @@ impl<W: Work> Inner<W> {
         (result, is_lost)
     }
 
-    async fn run_once(&self, requests: &Arc<Vec<Arc<W::Request>>>) -> Result<Answers<W::Answer>, Problem> {
+    async fn run_once(&self, requests: &Arc<Vec<Arc<W::Request>>>, waits: bool) -> Result<Answers<W::Answer>, Problem> {
         // A batch that must wait for somebody's lock is split rather than run again and again.
         let limit = if requests.len() > 1 { self.db.lock_limit() } else { self.db.unit_limit() };
-        self.db.in_tx_within(W::NAME, limit, requests.clone(), |conn, requests| W::run(conn, requests)).await
+        let input = (requests.clone(), waits);
+        self.db
+            .in_tx_within(W::NAME, limit, input, |conn, (requests, waits)| {
+                if *waits { W::run_waiting(conn, requests) } else { W::run(conn, requests) }
+            })
+            .await
     }
 
     async fn find_out(&self, requests: &Arc<Vec<Arc<W::Request>>>) -> Result<Option<Answers<W::Answer>>, Problem> {
@@ -344,6 +393,11 @@ impl<W: Work> Inner<W> {
             }
         }
     }
+}
+
+/// Whether somebody's lock was in the way of what this is the answer to.
+fn may_wait<T>(answer: &Result<T, Problem>) -> bool {
+    answer.as_ref().is_err_and(|problem| problem.fault() == Some(Fault::LockWait))
 }
 
 /// Whether what failed may be the doing of a single request. Where the database is away or full, nobody is to blame.

@@ -274,6 +274,14 @@ impl Problem {
         self
     }
 
+    /// As whoever wanted to change something is told of it: while the database is away nothing can be changed, whatever it was
+    /// asked for first.
+    #[must_use]
+    pub fn of_write(self) -> Self {
+        let is_away = self.0.fault == Some(Fault::Disconnected) && self.0.code == &codes::UNAVAILABLE;
+        if is_away { self.recoded(&codes::READ_ONLY) } else { self }
+    }
+
     /// The store's failure behind this problem, if one was.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {

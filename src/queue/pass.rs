@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 pub use super::domain::PassId;
-pub use super::domain::{BOOKING_CLOSED, CONCERT_CANCELLED, Halt};
-use super::domain::{INVALID_PASS, PASS_EXPIRED, PASS_REQUIRED, SALE_STOPPED};
+pub use super::domain::{BOOKING_CLOSED, CONCERT_CANCELLED, Halt, PASS_EXPIRED};
+use super::domain::{INVALID_PASS, PASS_REQUIRED, SALE_STOPPED};
 use super::store;
 use crate::accounts::UserId;
 use crate::catalog::ConcertId;
@@ -154,6 +154,12 @@ pub async fn refuse_if_stopped(conn: &mut Conn, concert: ConcertId) -> Result<()
 /// Where the statement fails.
 pub async fn find_halt(conn: &mut Conn, concert: ConcertId) -> Result<Halt, Problem> {
     store::find_halt(conn, concert).await
+}
+
+/// Tells from memory which sales may be halted. The lines know; the composition root wires it.
+pub trait Halts: std::fmt::Debug + Send + Sync {
+    /// Whether the sale was halted when its rules were last read, a second ago or so. For certain only MySQL knows.
+    fn may_be_halted(&self, concert: ConcertId) -> bool;
 }
 
 impl Halt {

@@ -9,7 +9,7 @@ use super::charge::Asked;
 use super::domain::{INVALID_TICKET, InCharge, Phase, Place, Rules, SeatSupply, Settings, Standing, Ticket};
 use super::draw::Permutation;
 use super::line::{Answer, At, Line, Warm};
-use super::pass::Passes;
+use super::pass::{Halts, Passes};
 use super::places::Copying;
 use super::redis::Lines;
 use super::sale::{Draw, Sale};
@@ -257,6 +257,12 @@ impl Queue {
             }
         }
         Err(Problem::new(&codes::UNAVAILABLE).detail("The line is being rebuilt."))
+    }
+}
+
+impl Halts for Queue {
+    fn may_be_halted(&self, concert: ConcertId) -> bool {
+        self.live_sale(concert).is_some_and(|sale| sale.view(|state| state.rules.is_stopped))
     }
 }
 

@@ -35,6 +35,7 @@ mod faults;
 mod grants;
 mod headers;
 mod hold_model;
+mod holds;
 mod hostile;
 mod idempotency;
 mod jobs;

@@ -102,3 +102,28 @@ async fn a_second_read_packs_nothing_even_where_the_cache_is_off() {
     }
     world.end(vec![]).await;
 }
+
+/// By the time that it is known what could be sent, a request has taken effect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_refuses_every_coding_is_answered_all_the_same() {
+    let world = World::new().await;
+    let one = world.instance().await;
+    let api = Api::over(&[&one]);
+    let sale = Sale::new(&api, &one, &hall(LARGE_HALL)).await;
+    let path = format!("/v1/performances/{}/availability", sale.performances[0]);
+    let plain = api.get(&path).send().await;
+    for (number, accepted) in
+        ["identity;q=0", "*;q=0", "deflate, identity;q=0", "identity;q=0, gzip;q=0"].iter().enumerate()
+    {
+        let answered = api.get(&path).header("accept-encoding", accepted).send().await;
+        assert_eq!((answered.status, answered.header("content-encoding")), (200, None), "{accepted}");
+        assert_eq!(answered.bytes, plain.bytes, "{accepted}");
+        let email = format!("{number}-{}@example.com", uuid::Uuid::new_v4());
+        let user = json!({"email": email, "password": "a long enough one", "name": "A Buyer"});
+        api.post("/v1/users").header("accept-encoding", accepted).json(&user).send().await.expect(201);
+        api.get("/v1/nothing").header("accept-encoding", accepted).send().await.expect_problem(404, "not_found");
+    }
+    let packed = api.get(&path).header("accept-encoding", "identity;q=0, gzip").send().await;
+    assert_eq!((packed.status, packed.header("content-encoding")), (200, Some("gzip")));
+    world.end(vec![one]).await;
+}

@@ -5,15 +5,20 @@ use std::time::Duration;
 
 use fred::interfaces::{ClientLike as _, LuaInterface as _};
 use fred::types::{InfoKind, Value};
+use frontrow::accounts::UserId;
 use frontrow::app::state::State;
+use frontrow::booking::holds::{Asked, Request};
 use frontrow::booking::seats::SeatStatus;
 use frontrow::booking::seats::filter::{Change, Claim, Claimed, Filter, Hall, MARK};
 use frontrow::catalog::{ConcertId, PerformanceId};
+use frontrow::platform::error::Problem;
+use frontrow::platform::http::keyed::{Answer, RequestKey};
 use futures::future::join_all;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::support::arena::Plan;
+use crate::support::inside::passes;
 use crate::support::servers::Servers;
 use crate::support::{Api, Buyer, Fault, Instance, Sale, World, eventually};
 
@@ -555,4 +560,130 @@ async fn a_request_that_comes_to_nothing_keeps_no_seat_from_anybody() {
     assert_eq!(others.len(), 18);
     granted(one.state.filter.claim(hall, &others).await);
     world.end(vec![one]).await;
+}
+
+/// Somebody inside of a quiet sale.
+struct Guest {
+    user: UserId,
+    pass: String,
+}
+
+impl Guest {
+    async fn new(world: &World, state: &State, hall: Hall) -> Self {
+        let made = Buyer::many(state, 1).await;
+        let user = UserId(made[0].id.parse().expect("an id"));
+        let pass = passes(&mut world.sql().await, state, hall.concert, &[user]).await.remove(0);
+        Self { user, pass }
+    }
+
+    async fn ask(&self, state: &State, hall: Hall, seats: Asked) -> Result<Answer, Problem> {
+        let request = Request { user: self.user, performance: hall.performance, pass: Some(self.pass.clone()), seats };
+        state.holds.hold(request, RequestKey { key: None, fingerprint: [0; 32] }).await
+    }
+}
+
+/// The code of a refusal.
+#[track_caller]
+fn code(answer: Result<Answer, Problem>) -> &'static str {
+    answer.expect_err("a refusal").code().code
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_mysql_refused_is_known_for_as_long_as_it_is_taken() {
+    let world = World::new().await;
+    let (state, hall) = quiet_sale(&world, 20).await;
+    let filter = &state.filter;
+    warm(filter, hall).await;
+    let guest = Guest::new(&world, &state, hall).await;
+    set(&world, hall, &[0], HELD).await;
+    set(&world, hall, &[1], SOLD).await;
+    let map = state.seats.catalog().get_seat_map(hall.performance).await.expect("a map");
+    let named = map.seats()[..3].iter().map(|seat| seat.label.clone()).collect();
+    let refused = guest.ask(&state, hall, Asked::Named(named)).await.expect_err("a refusal");
+    assert_eq!(refused.body("r")["seat_ids"].as_array().map(Vec::len), Some(2), "{refused}");
+    eventually("the filter to hear of it", || async {
+        let marked = redis(&world, &state, hall, "marks", &["HLEN"]).await;
+        (marked == Value::Integer(0)).then_some(())
+    })
+    .await;
+    // Longer than any mark lasts.
+    world.advance(2 * MARK);
+    assert_eq!(refused_all(filter, hall).await, [0, 1]);
+    granted(filter.claim(hall, &[2]).await);
+    world.advance(Duration::from_mins(5));
+    assert_eq!(refused_all(filter, hall).await, [1], "the hold is over, and so is the mark");
+    end(world, vec![state]).await;
+}
+
+/// Everything that is taken.
+async fn refused_all(filter: &Filter, hall: Hall) -> Vec<u32> {
+    refused(filter.claim_or_see(hall, &(0..hall.seats_total).collect::<Vec<_>>()).await, hall).1
+}
+
+/// The filter knows of nothing that is taken, so each choice is a wrong one until MySQL has said so of each seat.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_loses_every_time_is_not_told_that_nothing_is_left() {
+    let world = World::new().await;
+    let (state, hall) = quiet_sale(&world, 20).await;
+    warm(&state.filter, hall).await;
+    let guest = Guest::new(&world, &state, hall).await;
+    set(&world, hall, &(0..20).collect::<Vec<_>>(), HELD).await;
+    let best = || Asked::Best { quantity: 1, grade: None };
+    assert_eq!(
+        code(guest.ask(&state, hall, best()).await),
+        "overloaded",
+        "sixteen seats were lost, and four not asked for"
+    );
+    assert_eq!(code(guest.ask(&state, hall, best()).await), "not_enough_seats");
+    world.advance(Duration::from_mins(6));
+    assert!(guest.ask(&state, hall, best()).await.is_ok(), "all holds are over");
+    end(world, vec![state]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seat_falsely_held_is_freed_however_soon_its_hold_would_end() {
+    let world = World::new().await;
+    let (state, hall) = quiet_sale(&world, 20).await;
+    let filter = &state.filter;
+    warm(filter, hall).await;
+    filter.reconcile().await;
+    // Of two requests under way one is by nobody in particular. The third seat looks held, for less than a mark lasts.
+    let mark = granted(filter.claim(hall, &[5]).await);
+    granted(filter.claim_for(Some(UserId::new()), hall, &[6], false).await);
+    let until = state.clock.now().plus(MARK * 9 / 10);
+    filter.settle(hall, &[Change::Held { seats: vec![7], until }]).await;
+    assert_eq!(refused_all(filter, hall).await, [5, 6, 7]);
+    world.advance(PERIOD);
+    filter.reconcile().await;
+    assert_eq!(refused_all(filter, hall).await, [5, 6]);
+    filter.give_back(&mark).await;
+    assert_eq!(refused_all(filter, hall).await, [6]);
+    end(world, vec![state]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_cannot_be_read_is_made_anew() {
+    let world = World::new().await;
+    let (state, hall) = quiet_sale(&world, 20).await;
+    let filter = &state.filter;
+    set(&world, hall, &[3], SOLD).await;
+    for key in ["head", "taken", "sold", "ends", "marks"] {
+        warm(filter, hall).await;
+        redis(&world, &state, hall, key, &["DEL"]).await;
+        redis(&world, &state, hall, key, if key == "taken" || key == "sold" { &["SADD", "x"] } else { &["SET", "x"] })
+            .await;
+        eventually(key, || async {
+            // Marking touches every key.
+            match filter.claim(hall, &[2]).await {
+                Claimed::Granted(claim) => {
+                    filter.give_back(&claim).await;
+                    Some(())
+                }
+                Claimed::Refused { .. } | Claimed::Unknown => None,
+            }
+        })
+        .await;
+        assert_eq!(refused_all(filter, hall).await, [3], "{key}");
+    }
+    end(world, vec![state]).await;
 }

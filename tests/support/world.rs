@@ -26,8 +26,9 @@ use super::{Api, Buyer, Proxy};
 const KEYS: &str = "1:8f1d3c5b7a9e0d2f4c6b8a0e1f3d5c7b9a8e0f2d4c6b1a3e5d7f9c0b2a4e6d8f";
 
 /// Limits that no test reaches by repeating itself: the tests of a limit set their own.
-pub const FREE: [(&str, &str); 3] = [
+pub const FREE: [(&str, &str); 4] = [
     ("FRONTROW__LIMITS__JOINS_PER_USER_PER_MINUTE", "1000000"),
+    ("FRONTROW__LIMITS__HOLDS_PER_USER_PER_MINUTE", "1000000"),
     ("FRONTROW__LIMITS__CARD_PAYMENTS_PER_USER_PER_MINUTE", "1000000"),
     ("FRONTROW__ATTEMPTS__PER_SUBJECT_MAX", "1000000"),
 ];

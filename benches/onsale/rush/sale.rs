@@ -7,6 +7,7 @@ use std::time::Instant;
 use frontrow::app::state::State;
 use frontrow::booking::holds::{Asked, Request};
 use frontrow::booking::seats::{NOT_ENOUGH_SEATS, SEATS_TAKEN};
+use frontrow::platform::error::codes::OVERLOADED;
 use frontrow::platform::http::keyed::RequestKey;
 
 use super::SoldOut;
@@ -68,7 +69,7 @@ async fn ask(
                 seen.last_hold_secs = started.elapsed().as_secs_f64();
             }
             Err(problem) if problem.code() == &NOT_ENOUGH_SEATS => seen.refused += 1,
-            Err(problem) if problem.code() == &SEATS_TAKEN => seen.beaten += 1,
+            Err(problem) if [&SEATS_TAKEN, &OVERLOADED].contains(&problem.code()) => seen.beaten += 1,
             Err(problem) => return Err(problem.into()),
         }
     }

@@ -1,6 +1,7 @@
 //! The transaction that holds seats: for all the requests that wait for it together, each with a verdict of its own.
 //!
-//! Locks are taken in the order of everybody: passes, then seats, each by their keys. Only seats that can be had are locked.
+//! Locks are taken in the order of everybody: passes, then seats, each by their keys. Only seats that can be had are locked, and
+//! seats that somebody else has locked are waited for beside the lane only, by those who would get nothing otherwise.
 //! One buyer's holds come one after the other because each needs the buyer's one live pass, whose row is locked, so the
 //! limit cannot be overtaken; within a batch the requests count one after the other.
 
@@ -11,19 +12,21 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use serde_json::json;
 
-use super::domain::{HeldSeat, Hold, HoldId, HoldStatus, MadeHold, SEAT_LIMIT_EXCEEDED};
+use super::domain::{HeldSeat, Hold, HoldId, HoldStatus, MadeHold};
+use super::limits::over_limit;
 use super::marks::Marks;
 use super::store::{self, NewHold};
 use crate::accounts::UserId;
 use crate::booking::reservations;
 use crate::booking::seats::best::Arrangement;
 use crate::booking::seats::filter::{Change, Filter, Hall};
+use crate::booking::seats::store::TakenSeat;
 use crate::booking::seats::{self, SEATS_TAKEN};
 use crate::catalog::domain::Concert;
 use crate::platform::clock::Timestamp;
 use crate::platform::combiner::{Answers, Work};
 use crate::platform::db::{self, Conn, Script, Turn};
-use crate::platform::error::Problem;
+use crate::platform::error::{Fault, Problem};
 use crate::platform::http::keyed::{Answer, CREATED};
 use crate::platform::idempotency::{self, Before, Begun};
 use crate::platform::money::Money;
@@ -56,7 +59,7 @@ pub(super) struct Verdict {
     /// The end of the hold, where one was made.
     until: Option<Timestamp>,
     /// Seats that others have.
-    lost: Vec<u32>,
+    lost: Vec<TakenSeat>,
 }
 
 impl Wanted {
@@ -64,7 +67,7 @@ impl Wanted {
         *self.verdict.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
     }
 
-    fn lost(&self) -> Vec<u32> {
+    fn lost(&self) -> Vec<TakenSeat> {
         let verdict = self.verdict.lock().unwrap_or_else(PoisonError::into_inner);
         verdict.as_ref().map(|verdict| verdict.lost.clone()).unwrap_or_default()
     }
@@ -89,21 +92,14 @@ impl Work for HoldSeats {
     const NAME: &'static str = "booking.hold";
 
     fn run<'c>(conn: &'c mut Conn, batch: &'c [Arc<Wanted>]) -> BoxFuture<'c, Result<Answers<Answer>, Problem>> {
-        Box::pin(async move {
-            // What an earlier run decided says nothing of this one.
-            for one in batch {
-                one.set(None);
-            }
-            let mut round = Round { batch, open: (0..batch.len()).collect(), verdicts: HashMap::new() };
-            let Some(facts) = round.ask(conn).await? else { return Ok(Vec::new()) };
-            round.repeat(&facts);
-            round.refuse(|one| (!facts.live.contains(&one.pass)).then(pass::expired));
-            round.check_sale(&facts);
-            round.check_limits(&facts);
-            round.take(&facts);
-            round.write(conn, &facts).await?;
-            round.end()
-        })
+        Box::pin(Round::run(conn, batch, Others::ArePassedBy))
+    }
+
+    fn run_waiting<'c>(
+        conn: &'c mut Conn,
+        batch: &'c [Arc<Wanted>],
+    ) -> BoxFuture<'c, Result<Answers<Answer>, Problem>> {
+        Box::pin(Round::run(conn, batch, Others::AreWaitedFor))
     }
 
     fn find_out<'c>(
@@ -171,6 +167,15 @@ struct Facts {
     counts: HashMap<UserId, u64>,
     /// Those of the seats that can be had; their rows are locked.
     free: HashSet<u32>,
+    /// Those of the others that somebody has. The rest can be had, once somebody has let go of their rows.
+    taken: HashMap<u32, TakenSeat>,
+}
+
+/// What is done about those who have locked a seat's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    ArePassedBy,
+    AreWaitedFor,
 }
 
 /// One run of the transaction. All its requests are for one performance.
@@ -181,6 +186,23 @@ struct Round<'b> {
     verdicts: HashMap<usize, Verdict>,
 }
 
+impl Facts {
+    fn is_locked(&self, seat: u32) -> bool {
+        !self.free.contains(&seat) && !self.taken.contains_key(&seat)
+    }
+}
+
+/// Who has these seats, of which it is only known that they cannot be locked as free ones.
+async fn list_taken(conn: &mut Conn, hall: Hall, seats: &[u32]) -> Result<HashMap<u32, TakenSeat>, Problem> {
+    if seats.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let (mut script, offset) = (Script::default(), conn.offset_micros());
+    let asked = seats::store::ask_taken_among(&mut script, offset, hall.performance, seats);
+    let taken = script.run(conn).await?.list(&asked)?;
+    Ok(taken.into_iter().map(|seat: TakenSeat| (seat.seat_no, seat)).collect())
+}
+
 fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
     let mut sorted: Vec<T> = items.collect();
     sorted.sort_unstable();
@@ -188,7 +210,23 @@ fn sorted<T: Ord>(items: impl Iterator<Item = T>) -> Vec<T> {
     sorted
 }
 
-impl Round<'_> {
+impl<'b> Round<'b> {
+    async fn run(conn: &mut Conn, batch: &'b [Arc<Wanted>], others: Others) -> Result<Answers<Answer>, Problem> {
+        // What an earlier run decided says nothing of this one.
+        for one in batch {
+            one.set(None);
+        }
+        let mut round = Self { batch, open: (0..batch.len()).collect(), verdicts: HashMap::new() };
+        let Some(facts) = round.ask(conn, others).await? else { return Ok(Vec::new()) };
+        round.repeat(&facts);
+        round.check_sale(&facts);
+        round.refuse(|one| (!facts.live.contains(&one.pass)).then(pass::expired));
+        round.check_limits(&facts);
+        round.take(&facts);
+        round.write(conn, &facts).await?;
+        round.end()
+    }
+
     fn settle(&mut self, at: usize, answer: Result<Answer, Problem>) {
         self.verdicts.insert(at, Verdict { answer, until: None, lost: Vec::new() });
     }
@@ -205,7 +243,7 @@ impl Round<'_> {
 
     /// Everything that must be known, in one round trip. The passes are locked first: a request that another instance is doing
     /// at this moment is found once its transaction has ended. None where nobody asks.
-    async fn ask(&self, conn: &mut Conn) -> Result<Option<Facts>, Problem> {
+    async fn ask(&self, conn: &mut Conn, others: Others) -> Result<Option<Facts>, Problem> {
         let Some(first) = self.batch.first() else { return Ok(None) };
         let (hall, concert, offset) = (first.hall, first.concert.clone(), conn.offset_micros());
         let passes = sorted(self.batch.iter().map(|one| one.pass));
@@ -218,7 +256,11 @@ impl Round<'_> {
         let stored = idempotency::ask_stored(&mut script, offset, &begun);
         let held = store::ask_live_seat_counts(&mut script, offset, concert.id, &users);
         let reserved = reservations::store::ask_live_seat_counts(&mut script, concert.id, &users);
-        let free = seats::store::ask_free_for_update(&mut script, offset, hall.performance, &seats);
+        let ask_free = match others {
+            Others::ArePassedBy => seats::store::ask_unlocked_free_for_update,
+            Others::AreWaitedFor => seats::store::ask_free_for_update,
+        };
+        let free = ask_free(&mut script, offset, hall.performance, &seats);
         let outcomes = script.run(conn).await?;
 
         let pass::Found { live, now, halt } = asked.read(&outcomes)?;
@@ -230,10 +272,12 @@ impl Round<'_> {
         for (user, seats) in outcomes.list(&held)?.into_iter().chain(outcomes.list(&reserved)?) {
             *counts.entry(user).or_default() += u64::from(seats);
         }
-        let free = outcomes.list(&free)?.into_iter().map(|(seat,)| seat).collect();
+        let free: HashSet<u32> = outcomes.list(&free)?.into_iter().map(|(seat,)| seat).collect();
+        let missing: Vec<u32> = seats.into_iter().filter(|seat| !free.contains(seat)).collect();
+        let taken = list_taken(conn, hall, &missing).await?;
         let mut found = idempotency::read_stored(conn, &begun, (&outcomes, &stored)).await?.into_iter();
         let before = self.batch.iter().map(|one| one.begun.as_ref().and_then(|_| found.next()?)).collect();
-        Ok(Some(Facts { hall, concert, now, live, halt, before, counts, free }))
+        Ok(Some(Facts { hall, concert, now, live, halt, before, counts, free, taken }))
     }
 
     /// Answers requests that took effect before as they were answered then.
@@ -260,7 +304,7 @@ impl Round<'_> {
         self.refuse(|one| {
             let count = counts.entry(one.user).or_default();
             if *count + one.seats.len() as u64 > u64::from(limit) {
-                return Some(Problem::new(&SEAT_LIMIT_EXCEEDED).with("limit", limit));
+                return Some(over_limit(&facts.concert));
             }
             // Counted even if its seats turn out to be taken: one buyer has one request at a time in a batch.
             *count += one.seats.len() as u64;
@@ -272,10 +316,13 @@ impl Round<'_> {
     fn take(&mut self, facts: &Facts) {
         let mut free = facts.free.clone();
         self.refuse(|one| {
-            let taken = one.seats.iter().filter(|seat| !free.contains(&seat.number)).map(|seat| seat.id.as_str());
-            let taken: Vec<&str> = taken.collect();
-            if !taken.is_empty() {
-                return Some(Problem::new(&SEATS_TAKEN).with("seat_ids", json!(taken)));
+            let gone: Vec<&HeldSeat> = one.seats.iter().filter(|seat| !free.contains(&seat.number)).collect();
+            if !gone.is_empty() {
+                let labels: Vec<&str> = gone.iter().map(|seat| seat.id.as_str()).collect();
+                let refusal = Problem::new(&SEATS_TAKEN).with("seat_ids", json!(labels));
+                // Where somebody is at all of them who has none of them yet, waiting may help.
+                let may_come = gone.iter().all(|seat| facts.is_locked(seat.number));
+                return Some(if may_come { refusal.fault_of(Fault::LockWait) } else { refusal });
             }
             for seat in &one.seats {
                 free.remove(&seat.number);
@@ -284,8 +331,8 @@ impl Round<'_> {
         });
         // Which of its seats others have outside of this batch.
         for (at, verdict) in &mut self.verdicts {
-            let seats = self.batch[*at].seats.iter().map(|seat| seat.number);
-            verdict.lost = seats.filter(|seat| !facts.free.contains(seat)).collect();
+            let seats = self.batch[*at].seats.iter();
+            verdict.lost = seats.filter_map(|seat| facts.taken.get(&seat.number).copied()).collect();
         }
     }
 

@@ -94,6 +94,7 @@ fn named(labels: Vec<String>, seats_max: usize) -> Result<Asked, Problem> {
         (status = 403, body = ProblemBody, content_type = "application/problem+json", description = "pass_required, pass_expired"),
         (status = 404, body = ProblemBody, content_type = "application/problem+json", description = "not_found, unknown_seat with seat_ids"),
         (status = 409, body = ProblemBody, content_type = "application/problem+json", description = "seats_taken with seat_ids, not_enough_seats, seat_limit_exceeded with limit, booking_closed, concert_cancelled"),
+        (status = 429, body = ProblemBody, content_type = "application/problem+json", description = "rate_limited: this user has asked for seats too often in a minute"),
         (status = 503, body = ProblemBody, content_type = "application/problem+json", description = "sale_stopped, overloaded, read_only, unavailable or timed_out")))]
 async fn hold(
     State(routes): State<Arc<HoldRoutes>>,

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use crate::booking::seats::filter::{Claim, Filter};
 use crate::booking::seats::picker::Picker;
+use crate::booking::seats::store::TakenSeat;
 use crate::platform::clock::Clock;
 
 /// The marks of one request.
@@ -53,14 +54,14 @@ impl Marks {
         }
     }
 
-    /// Nothing came of the request. Seats that others have, as MySQL says, stay marked.
-    pub async fn give_back(&self, lost: &[u32]) {
+    /// Nothing came of the request. Of seats that others have the filter learns what MySQL says.
+    pub async fn give_back(&self, lost: &[TakenSeat]) {
         self.is_over.store(true, Ordering::Release);
-        self.settled(lost);
+        let numbers: Vec<u32> = lost.iter().map(|seat| seat.seat_no).collect();
+        self.settled(&numbers);
         self.give_up();
         if let Some(claim) = &self.claim {
-            let seats = claim.seats.iter().copied().filter(|seat| !lost.contains(seat)).collect();
-            self.filter.give_back(&Claim { seats, ..claim.clone() }).await;
+            self.filter.give_back_but(claim, lost).await;
         }
     }
 }

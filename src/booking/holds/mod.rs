@@ -12,6 +12,7 @@ mod batch;
 mod closing;
 pub mod domain;
 pub mod http;
+mod limits;
 mod marks;
 pub mod retention;
 mod service;
@@ -20,5 +21,6 @@ mod taking;
 
 pub use closing::end_if_live;
 pub use domain::{CODES, HeldSeat, Hold, HoldId, HoldStatus};
+pub use limits::HoldLimits;
 pub use service::{Asked, Holds, Parts, Request};
 pub use store::INVARIANTS;

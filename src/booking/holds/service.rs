@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::batch::HoldSeats;
 use super::domain::{HOLD_PAID, HeldSeat, Hold, HoldId, HoldStatus};
+use super::limits::HoldLimits;
 use super::retention::Walk;
 use super::store::{self, HoldRow};
 use crate::accounts::UserId;
@@ -19,7 +20,7 @@ use crate::platform::http::keyed::{Answer, RequestKey};
 use crate::platform::http::{Page, PageParams};
 use crate::platform::idempotency::Idempotency;
 use crate::platform::latency::Latencies;
-use crate::queue::pass::Passes;
+use crate::queue::pass::{Halts, Passes};
 
 /// What the service is built from.
 #[derive(Clone, Debug)]
@@ -40,6 +41,10 @@ pub struct Parts {
     pub filter: Filter,
     /// What is taken, and what to choose.
     pub seats: Arc<Seats>,
+    /// Which sales may be halted.
+    pub halts: Arc<dyn Halts>,
+    /// How much one buyer may ask for.
+    pub limits: HoldLimits,
     /// `[booking]`.
     pub settings: Settings,
 }
@@ -100,16 +105,16 @@ impl Holds {
     ///
     /// # Errors
     /// `pass_required`, `invalid_pass`, `pass_expired`, `unknown_seat`, `booking_closed`, `seat_limit_exceeded`, `seats_taken`,
-    /// `not_enough_seats`, `sale_stopped`.
+    /// `not_enough_seats`, `sale_stopped`, `rate_limited`; `overloaded` where others were faster every time.
     pub async fn hold(&self, request: Request, key: RequestKey) -> Result<Answer, Problem> {
         let begun = self.0.parts.idempotency.start(request.user.0, key)?;
         let refusal = match Box::pin(self.0.take(request, begun.clone())).await {
             Err(problem) if problem.code().status < 500 => problem,
-            other => return other,
+            other => return other.map_err(Problem::of_write),
         };
         // What took effect once is answered as it was, whatever stands in its way now.
         let Some(begun) = begun else { return Err(refusal) };
-        self.0.parts.idempotency.recall(begun).await?.unwrap_or(Err(refusal))
+        self.0.parts.idempotency.recall(begun).await.map_err(Problem::of_write)?.unwrap_or(Err(refusal))
     }
 
     /// What [`Holds::tidy`] needs.

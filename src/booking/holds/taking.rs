@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::batch::Wanted;
 use super::domain::{HeldSeat, HoldId};
+use super::limits::Wish;
 use super::marks::Marks;
 use super::service::{Asked, Inner, Request};
 use crate::accounts::UserId;
@@ -20,10 +21,10 @@ use crate::booking::seats::{NOT_ENOUGH_SEATS, SEATS_TAKEN, UNKNOWN_SEAT};
 use crate::catalog::domain::Concert;
 use crate::catalog::{Seat, SeatMap};
 use crate::platform::db::Turn;
-use crate::platform::error::Problem;
+use crate::platform::error::{Problem, codes};
 use crate::platform::http::keyed::Answer;
 use crate::platform::idempotency::Begun;
-use crate::queue::pass::PassId;
+use crate::queue::pass::{self, BOOKING_CLOSED, PassId};
 
 /// How often seats are chosen for one request, while others keep taking them away.
 const CHOICES_MAX: usize = 16;
@@ -48,21 +49,51 @@ impl Inner {
     /// Takes the seats that a request asks for, all or none.
     pub(super) async fn take(&self, request: Request, begun: Option<Arc<Begun>>) -> Result<Answer, Problem> {
         let parts = &self.parts;
+        parts.limits.check(request.user)?;
         let performance = parts.catalog.get_performance(request.performance).await?;
         let concert = parts.catalog.get_concert(performance.concert_id).await?;
+        self.check_sale(&concert).await?;
         let map = parts.catalog.get_seat_map(request.performance).await?;
         let pass = parts.passes.open(request.pass.as_deref(), request.user, concert.id, parts.clock.now())?;
         let hall = Hall { concert: concert.id, performance: request.performance, seats_total: map.seats_total() };
         let taker = Taker { user: request.user, pass: pass.id, concert, map, hall, begun };
-        match request.seats {
+        let answer = match request.seats {
             Asked::Named(labels) => self.take_named(&taker, &labels).await,
             Asked::Best { quantity, grade } => self.take_best(&taker, quantity, grade.as_deref()).await,
+        };
+        parts.limits.note(taker.user, taker.concert.id, &answer);
+        answer
+    }
+
+    /// Refuses what is over for everybody, before anything else is looked at. MySQL says why: what is in memory may have been
+    /// true a moment ago.
+    async fn check_sale(&self, concert: &Concert) -> Result<(), Problem> {
+        let parts = &self.parts;
+        let is_closed = parts.clock.now() >= concert.hours().booking_closes_at;
+        if is_closed || parts.halts.may_be_halted(concert.id) {
+            parts
+                .db
+                .read("booking.check_sale", concert.id, |conn, id| Box::pin(pass::refuse_if_stopped(conn, *id)))
+                .await?;
         }
+        if is_closed { Err(Problem::new(&BOOKING_CLOSED)) } else { Ok(()) }
+    }
+
+    /// Waits for the buyer's turn. Of whom MySQL had to refuse lately it is asked first, as long as nothing is kept from others.
+    async fn wait_for_turn(&self, taker: &Taker, seats: usize) -> Result<Turn, Problem> {
+        let parts = &self.parts;
+        let turn = parts.db.turn_of(taker.user.0).await?;
+        if parts.limits.is_doubtful(taker.user, taker.concert.id) {
+            let Taker { user, pass, ref concert, .. } = *taker;
+            let wish = Wish { user, pass, concert: concert.clone(), seats: seats as u64 };
+            parts.db.in_tx("booking.check_wish", wish, |conn, wish| Box::pin(wish.check(conn))).await?;
+        }
+        Ok(turn)
     }
 
     async fn take_named(&self, taker: &Taker, labels: &[String]) -> Result<Answer, Problem> {
         let numbers = numbers(&taker.map, labels)?;
-        let turn = self.parts.db.turn_of(taker.user.0).await?;
+        let turn = self.wait_for_turn(taker, numbers.len()).await?;
         // What is taken ends here: nothing else has been looked at.
         let mut marks = self.mark(taker, numbers, None).await?;
         let picker = self.parts.seats.get_picker(taker.hall.performance).await?;
@@ -79,10 +110,12 @@ impl Inner {
         }
         let ask = Ask { quantity, grade };
         for choice in 0..CHOICES_MAX {
-            let turn = self.parts.db.turn_of(taker.user.0).await?;
+            let turn = self.wait_for_turn(taker, quantity as usize).await?;
             // Who has lost looks further and further away from where everybody looks first.
             let variety = if choice == 0 { 0 } else { rand::random_range(0..1 << choice.min(6)) };
-            let Some(choice) = picker.choose(ask, variety, self.parts.clock.now()) else { break };
+            let Some(choice) = self.choose(taker, &picker, ask, variety).await? else {
+                return Err(Problem::new(&NOT_ENOUGH_SEATS));
+            };
             let Choice { seats, arrangement, leaves_orphan } = choice;
             let lie = Lie { leaves_orphan, arrangement: Some(arrangement) };
             let taken = match self.mark(taker, seats, Some(picker.clone())).await {
@@ -94,7 +127,25 @@ impl Inner {
                 other => return other,
             }
         }
-        Err(Problem::new(&NOT_ENOUGH_SEATS))
+        // There may be seats yet: whether there are enough of them is not known.
+        Err(Problem::new(&codes::OVERLOADED).detail("Others were faster every time."))
+    }
+
+    /// Seats for a request; none where there are too few. Before that is said, a picture of now is looked at: some may have been
+    /// given back since the last one.
+    async fn choose(
+        &self,
+        taker: &Taker,
+        picker: &Picker,
+        ask: Ask<'_>,
+        variety: usize,
+    ) -> Result<Option<Choice>, Problem> {
+        let choice = picker.choose(ask, variety, self.parts.clock.now());
+        if choice.is_some() {
+            return Ok(choice);
+        }
+        self.parts.seats.look_again(taker.hall.performance, picker).await?;
+        Ok(picker.choose(ask, variety, self.parts.clock.now()))
     }
 
     /// Takes seats that are marked for this request, if nobody has them.

@@ -107,8 +107,8 @@ impl Blocks {
     }
 
     async fn changing(&self, order: Order) -> Result<Changing, Problem> {
-        let concert = self.catalog.get_performance(order.performance).await?.concert_id;
-        let map = self.catalog.get_seat_map(order.performance).await?;
+        let concert = self.catalog.get_performance(order.performance).await.map_err(Problem::of_write)?.concert_id;
+        let map = self.catalog.get_seat_map(order.performance).await.map_err(Problem::of_write)?;
         let seats = numbers(&map, &order.seat_ids)?;
         let hall = Hall { concert, performance: order.performance, seats_total: map.seats_total() };
         Ok(Changing { operator: order.operator, hall, map, seats, news: News::default() })

@@ -120,6 +120,12 @@ impl Board {
         &self.picture.taken
     }
 
+    /// The bits of [`Self::taken`], and of the seats that are sold or out of sale.
+    #[must_use]
+    pub fn bitmaps(&self) -> [&[u8]; 2] {
+        [self.picture.taken.bytes(), self.picture.sold.bytes()]
+    }
+
     /// What the seat is.
     #[must_use]
     pub fn status(&self, index: u32) -> SeatStatus {

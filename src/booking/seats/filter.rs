@@ -21,6 +21,7 @@ use super::board::Picture;
 use super::metrics;
 use super::redis::{Filters, Warm};
 use super::service::Settings;
+use super::store::TakenSeat;
 use crate::accounts::UserId;
 use crate::catalog::domain::Concert;
 use crate::catalog::{ConcertId, PerformanceId};
@@ -127,6 +128,17 @@ pub(super) enum Fate {
     Free,
 }
 
+impl Fate {
+    /// What a seat is by these rows of what is taken.
+    pub(super) fn of(taken: &[TakenSeat], seat: u32) -> Self {
+        match taken.iter().find(|row| row.seat_no == seat) {
+            None => Self::Free,
+            Some(TakenSeat { is_sold: false, held_until: Some(until), .. }) => Self::Held(*until),
+            Some(_) => Self::Sold,
+        }
+    }
+}
+
 /// A seat that the filter knows otherwise than MySQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
@@ -230,8 +242,15 @@ impl Filter {
 
     /// Takes the marks of a request back that came to nothing. Those that are not its own any more stay.
     pub async fn give_back(&self, claim: &Claim) {
+        self.give_back_but(claim, &[]).await;
+    }
+
+    /// The same, and where there was a mark on one of these seats, the filter knows from now on that it is taken: MySQL has said
+    /// so.
+    pub async fn give_back_but(&self, claim: &Claim, taken: &[TakenSeat]) {
         let (filter, claim) = (self.clone(), claim.clone());
-        self.tell(async move { filter.ask(CALL_LIMIT, filter.0.filters.give_back(&claim)).await }).await;
+        let fates = claim.seats.iter().map(|seat| (*seat, Fate::of(taken, *seat))).collect::<Vec<_>>();
+        self.tell(async move { filter.ask(CALL_LIMIT, filter.0.filters.give_back(&claim, &fates)).await }).await;
     }
 
     /// Tells what was committed. Where it cannot be told in time, the reconciler will find out.

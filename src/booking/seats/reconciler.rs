@@ -1,7 +1,8 @@
 //! Keeps the seat filter in order: makes it from MySQL where there is none, and puts right what it says wrongly.
 //!
 //! The filter is read before MySQL, and a seat is changed only where it is still as it was read, its end included, and MySQL says
-//! the same when it is asked again: whatever was told to the filter meanwhile stands. A seat that somebody asks MySQL for at this moment is left alone; its mark ends by itself.
+//! the same when it is asked again: whatever was told to the filter meanwhile stands. A seat that is marked for a request is left
+//! alone: somebody may be asking MySQL for it, and the mark ends by itself.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -160,11 +161,7 @@ fn differences(found: &Picture, rows: &[TakenSeat], seats_total: u32) -> Vec<Dif
 /// What a seat is by these rows of what is taken, sorted by seat.
 fn fate(rows: &[TakenSeat], seat: u32) -> Fate {
     let row = rows.binary_search_by_key(&seat, |row| row.seat_no).ok().and_then(|at| rows.get(at));
-    match row {
-        None => Fate::Free,
-        Some(TakenSeat { is_sold: false, held_until: Some(until), .. }) => Fate::Held(*until),
-        Some(_) => Fate::Sold,
-    }
+    Fate::of(row.map_or(&[], std::slice::from_ref), seat)
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ static TURN: LazyLock<Script> = LazyLock::new(|| script("seats.turn", include_st
 static ENDS: LazyLock<Script> = LazyLock::new(|| script("seats.ends", include_str!("lua/ends.lua")));
 static HEAL: LazyLock<Script> = LazyLock::new(|| script("seats.heal", include_str!("lua/heal.lua")));
 static REBUILD: LazyLock<Script> = LazyLock::new(|| script("seats.rebuild", include_str!("lua/rebuild.lua")));
+static CLEAR: LazyLock<Script> = LazyLock::new(|| script("seats.clear", include_str!("lua/clear.lua")));
+
+/// What Redis says where a key is of another kind than a command is for.
+const WRONG_KIND: &str = "WRONGTYPE";
 
 /// A script with the shared head in front.
 fn script(name: &'static str, lua: &str) -> Script {
@@ -68,10 +72,13 @@ impl Filters {
         claimed.map(Some).ok_or_else(|| reply.strange())
     }
 
-    /// Takes the marks of a request back.
-    pub async fn give_back(&self, claim: &Claim) -> Result<Warm<()>, Problem> {
-        let seats = claim.seats.iter().map(|seat| number(*seat));
-        let args = std::iter::once(claim.mark.to_string().into()).chain(seats).collect();
+    /// Puts what the seats are in the place of a request's marks.
+    pub async fn give_back(&self, claim: &Claim, fates: &[(u32, Fate)]) -> Result<Warm<()>, Problem> {
+        let triples = fates.iter().flat_map(|(seat, fate)| {
+            let [word, end] = of(*fate);
+            [word, number(*seat), end]
+        });
+        let args = std::iter::once(claim.mark.to_string().into()).chain(triples).collect();
         Ok(self.run(&GIVE_BACK, claim.hall, args).await?.map(drop))
     }
 
@@ -136,13 +143,24 @@ impl Filters {
     }
 
     async fn run(&self, script: &Script, hall: Hall, rest: Vec<Value>) -> Result<Warm<Reply>, Problem> {
-        let Hall { concert, performance, .. } = hall;
-        let key = |name| self.redis.key(&format!("seats:{{sale:{concert}}}:{performance}:{name}"));
-        let keys = ["head", "taken", "sold", "ends", "marks"].map(key).to_vec();
         let args = std::iter::once(self.clock.offset_millis().to_string().into()).chain(rest).collect();
         // The client's future is large, and callers keep it in theirs.
-        let reply = Reply(Box::pin(self.redis.run(script, keys, args)).await?);
+        let reply = match Box::pin(self.redis.run(script, self.keys(hall), args)).await {
+            Ok(reply) => Reply(reply),
+            Err(problem) if problem.to_string().contains(WRONG_KIND) => {
+                tracing::warn!(performance = %hall.performance, %problem, "a seat filter cannot be read: it is made anew");
+                Box::pin(self.redis.run::<Value>(&CLEAR, self.keys(hall), Vec::new())).await?;
+                return Ok(None);
+            }
+            Err(problem) => return Err(problem),
+        };
         Ok((reply.word(0) != "cold").then_some(reply))
+    }
+
+    fn keys(&self, hall: Hall) -> Vec<String> {
+        let Hall { concert, performance, .. } = hall;
+        let key = |name| self.redis.key(&format!("seats:{{sale:{concert}}}:{performance}:{name}"));
+        ["head", "taken", "sold", "ends", "marks"].map(key).to_vec()
     }
 }
 

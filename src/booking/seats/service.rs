@@ -126,21 +126,33 @@ impl Seats {
         let known = self.slots.get(&performance);
         match known.and_then(|slot| fresh(&slot, self.clock.now(), max_age)) {
             Some(shown) => Ok(shown),
-            None => Box::pin(self.refreshed(performance, max_age)).await,
+            None => Box::pin(self.refreshed(performance, Some(max_age))).await,
         }
     }
 
-    async fn refreshed(&self, performance: PerformanceId, max_age: Duration) -> Result<Shown, Problem> {
+    /// Shows the picker a picture whose reading began after this was called.
+    ///
+    /// # Errors
+    /// 404 where there is no such performance.
+    pub async fn look_again(&self, performance: PerformanceId, picker: &Picker) -> Result<(), Problem> {
+        let shown = Box::pin(self.refreshed(performance, None)).await?;
+        picker.refresh(shown.board.taken(), shown.read_at);
+        Ok(())
+    }
+
+    /// A picture that is not older than that, or of now.
+    async fn refreshed(&self, performance: PerformanceId, max_age: Option<Duration>) -> Result<Shown, Problem> {
         let concert = self.catalog.get_performance(performance).await?.concert_id;
         let map = self.catalog.get_seat_map(performance).await?;
         let hall = Hall { concert, performance, seats_total: map.seats_total() };
         let slot = self.slots.get_with(performance, Arc::default);
         let before = slot.readings.load(Ordering::Acquire);
         let mut known = slot.reading.lock().await;
-        // Who waited takes what was read meanwhile, however long that took.
-        let was_read = slot.readings.load(Ordering::Acquire) > before;
-        let limit = if was_read { Duration::MAX } else { max_age };
-        if let Some(shown) = fresh(&slot, self.clock.now(), limit) {
+        // Who waited takes what was read meanwhile, however long that took. The first reading that ended may have begun before.
+        let enough = if max_age.is_some() { 1 } else { 2 };
+        let was_read = slot.readings.load(Ordering::Acquire) >= before + enough;
+        let limit = if was_read { Some(Duration::MAX) } else { max_age };
+        if let Some(shown) = limit.and_then(|limit| fresh(&slot, self.clock.now(), limit)) {
             return Ok(shown);
         }
         let shown = self.read(hall, &map, &slot, &mut known).await?;
@@ -214,7 +226,10 @@ fn show(
     if let Some(before) = before.filter(|before| before.board.version == board.version) {
         return Ok(Shown { read_at, ..before });
     }
-    let body = Cached::json(&board.view(hall.performance), "no-cache")?;
+    // Every instance has versions and times of its own: the tag is of what they are about.
+    let [taken, sold] = board.bitmaps();
+    let content = [hall.performance.0.as_bytes(), taken, sold];
+    let body = Cached::tagged(&board.view(hall.performance), &content, "no-cache")?;
     Ok(Shown { board: Arc::new(board), body, read_at })
 }
 

@@ -20,6 +20,9 @@ const LIST_TAKEN_AMONG: &str = "SELECT seat_no, (reservation_id IS NOT NULL OR h
      FROM seats WHERE performance_id = ? AND (reservation_id IS NOT NULL OR held_until > UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?)";
 const LIST_FREE_FOR_UPDATE: &str = "SELECT seat_no FROM seats WHERE performance_id = ? AND reservation_id IS NULL \
      AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?) ORDER BY seat_no FOR UPDATE";
+/// What somebody is at is passed by.
+const LIST_UNLOCKED_FREE_FOR_UPDATE: &str = "SELECT seat_no FROM seats WHERE performance_id = ? AND reservation_id IS NULL \
+     AND (hold_id IS NULL OR held_until <= UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND) AND seat_no IN (?) ORDER BY seat_no FOR UPDATE SKIP LOCKED";
 /// An UPDATE with a join cannot make a seat, as an upsert could.
 const HOLD: &str = "UPDATE seats AS s JOIN (SELECT ? AS seat_no, ? AS hold_id, ? AS held_until) AS h ON h.seat_no = s.seat_no \
      SET s.hold_id = h.hold_id, s.held_until = h.held_until WHERE s.performance_id = ? AND s.reservation_id IS NULL";
@@ -100,6 +103,28 @@ pub fn ask_free_for_update(
     seats: &[u32],
 ) -> Slot<(u32,)> {
     let text = Text::new(in_list(LIST_FREE_FOR_UPDATE, seats.len())).bind(&performance).bind(&offset_micros);
+    script.add(seats.iter().fold(text, Text::bind))
+}
+
+/// The same of those that nobody else has locked: it waits for nobody.
+pub fn ask_unlocked_free_for_update(
+    script: &mut Script,
+    offset_micros: i64,
+    performance: PerformanceId,
+    seats: &[u32],
+) -> Slot<(u32,)> {
+    let text = Text::new(in_list(LIST_UNLOCKED_FREE_FOR_UPDATE, seats.len())).bind(&performance).bind(&offset_micros);
+    script.add(seats.iter().fold(text, Text::bind))
+}
+
+/// Asks for those of the seats that are taken.
+pub fn ask_taken_among(
+    script: &mut Script,
+    offset_micros: i64,
+    performance: PerformanceId,
+    seats: &[u32],
+) -> Slot<TakenSeat> {
+    let text = Text::new(in_list(LIST_TAKEN_AMONG, seats.len())).bind(&performance).bind(&offset_micros);
     script.add(seats.iter().fold(text, Text::bind))
 }
 

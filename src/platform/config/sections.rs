@@ -101,6 +101,7 @@ pub struct LimitSettings {
     pub exempt_networks: Networks,
     pub joins_per_user_per_minute: u32,
     pub joins_per_address_per_minute: u32,
+    pub holds_per_user_per_minute: u32,
     pub mails_per_recipient_per_minute: u32,
     pub mails_per_address_per_minute: u32,
     pub card_payments_per_user_per_minute: u32,

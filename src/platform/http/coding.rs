@@ -115,6 +115,11 @@ impl Taken {
         order.into_iter().filter(move |(weight, _)| *weight >= least).map(|(_, coding)| coding)
     }
 
+    /// Whether nothing that can be sent is to the client's liking.
+    pub fn is_nothing(self) -> bool {
+        self.plain == 0 && self.codings().next().is_none()
+    }
+
     /// Whether the body may be sent as it is.
     pub const fn is_plain_fine(self) -> bool {
         self.plain > 0
@@ -194,6 +199,7 @@ mod tests {
             ("gzip;q=1.000, br;q=1.001", &[Gzip], true),
         ] {
             assert_eq!(order(list), (codings.to_vec(), is_plain_fine), "{list:?}");
+            assert_eq!(taken(&[list]).is_nothing(), codings.is_empty() && !is_plain_fine, "{list:?}");
         }
         assert_eq!(taken(&["gzip;q=0.3", "br;q=0.2"]).codings().collect::<Vec<_>>(), [Gzip, Brotli], "two lines");
     }

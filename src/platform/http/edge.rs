@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Semaphore;
 
+use super::coding::Taken;
 use super::request_id;
 use crate::platform::config::HttpSettings;
 use crate::platform::error::{Problem, codes};
@@ -40,8 +41,9 @@ impl Edge {
 }
 
 /// The outermost layer.
-pub async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+pub async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    accept_something(request.headers_mut());
     let id = request_id::choose(request.headers());
     let method = label(request.method());
     let path = request.extensions().get::<MatchedPath>().cloned();
@@ -59,6 +61,14 @@ pub async fn pass(State(edge): State<Edge>, request: Request, next: Next) -> Res
     let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     tracing::debug!(request_id = %id, method, route, status, elapsed_ms, "request answered");
     response
+}
+
+/// Who refuses every coding, and the body as it is too, is answered all the same, without a coding (RFC 9110, 12.5.3, leaves the
+/// choice): by the time that the body is known, the request has taken effect.
+fn accept_something(headers: &mut HeaderMap) {
+    if headers.contains_key(header::ACCEPT_ENCODING) && Taken::by(headers).is_nothing() {
+        headers.remove(header::ACCEPT_ENCODING);
+    }
 }
 
 impl Limits {

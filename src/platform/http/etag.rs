@@ -106,10 +106,18 @@ impl Cached {
     /// # Errors
     /// Where the value cannot be written as JSON.
     pub fn json<T: Serialize>(value: &T, cache_control: &'static str) -> Result<Self, Problem> {
-        Self::encode(value, cache_control, Effort::Quick)
+        Self::encode(value, None, cache_control, Effort::Quick)
     }
 
-    /// The same for what is kept for hours and may be large: it is encoded and packed off the threads that serve requests.
+    /// The same with a tag of this content alone: for a body that also says when and by whom it was made.
+    ///
+    /// # Errors
+    /// As [`Cached::json`].
+    pub fn tagged<T: Serialize>(value: &T, content: &[&[u8]], cache_control: &'static str) -> Result<Self, Problem> {
+        Self::encode(value, Some(content), cache_control, Effort::Quick)
+    }
+
+    /// The same as [`Cached::json`] for what is kept for hours and may be large: it is encoded and packed off the threads that serve requests.
     /// Its brotli form comes a moment later.
     ///
     /// # Errors
@@ -119,7 +127,7 @@ impl Cached {
         T: Serialize + Send + 'static,
     {
         let encoding = spawn_blocking(move || {
-            let made = Self::encode(&value, cache_control, Effort::Lasting)?;
+            let made = Self::encode(&value, None, cache_control, Effort::Lasting)?;
             if made.0.is_worth_packing() {
                 made.0.pack(Coding::Gzip);
             }
@@ -142,11 +150,19 @@ impl Cached {
         self
     }
 
-    fn encode<T: Serialize>(value: &T, cache_control: &'static str, effort: Effort) -> Result<Self, Problem> {
+    fn encode<T: Serialize>(
+        value: &T,
+        content: Option<&[&[u8]]>,
+        cache_control: &'static str,
+        effort: Effort,
+    ) -> Result<Self, Problem> {
         // Without the room that was not used.
         let plain = Bytes::from(serde_json::to_vec(value).map_err(Problem::internal)?.into_boxed_slice());
-        let hash = digest::digest(&digest::SHA256, &plain);
-        let tag = format!("W/\"{}\"", hex::encode(&hash.as_ref()[..12]));
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for part in content.unwrap_or(&[&plain]) {
+            hash.update(part);
+        }
+        let tag = format!("W/\"{}\"", hex::encode(&hash.finish().as_ref()[..12]));
         let etag = HeaderValue::from_str(&tag).map_err(Problem::internal)?;
         let (brotli, gzip) = (OnceLock::new(), OnceLock::new());
         Ok(Self(Arc::new(Forms { etag, cache_control, plain, effort, brotli, gzip })))

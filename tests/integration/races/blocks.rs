@@ -25,7 +25,9 @@ const SEATS: usize = 2;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seat_is_blocked_or_held_and_never_both() {
-    race(Broken::Rewritten(Sabotage::of_sql("FROM seats WHERE performance_id", " FOR UPDATE", "")), blocking).await;
+    let of_holders = ["FROM seats WHERE performance_id", " FOR UPDATE SKIP LOCKED", ""];
+    let guard = Sabotage::of_sql_and("AS is_blocked FROM seats", " FOR UPDATE", "", of_holders);
+    race(Broken::Rewritten(guard), blocking).await;
 }
 
 fn some() -> Vec<String> {

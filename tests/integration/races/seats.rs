@@ -19,7 +19,7 @@ const ROUNDS: usize = 3;
 const GREEDY: usize = 7;
 
 fn the_seats_lock() -> Broken {
-    Broken::Rewritten(Sabotage::of_sql("FROM seats WHERE performance_id", " FOR UPDATE", ""))
+    Broken::Rewritten(Sabotage::of_sql("FROM seats WHERE performance_id", " FOR UPDATE SKIP LOCKED", ""))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,7 +97,7 @@ fn seats_of(hold: &Value) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_requests_do_not_pass_one_buyers_limit() {
-    let of = "FROM queue_passes WHERE id IN";
+    let of = "FROM queue_passes FORCE INDEX (PRIMARY) WHERE id IN";
     race(Broken::Rewritten(Sabotage::of_sql(of, " FOR UPDATE", "")), one_buyers_limit).await;
 }
 

@@ -24,7 +24,7 @@ end
 local mark = now + tonumber(ARGV[2])
 for i = 5, #ARGV do
   hold(ARGV[i], mark)
-  if ARGV[4] ~= '' then redis.call('HSET', marks, ARGV[i], ARGV[4]) end
+  redis.call('HSET', marks, ARGV[i], ARGV[4])
 end
 bound_ends()
 changed()

@@ -6,7 +6,7 @@
 --   2 taken  bitmap, most significant bit first: seats that cannot be held
 --   3 sold   bitmap: those of them that are sold or out of sale
 --   4 ends   sorted set: seat that is taken for a time -> ms when it is free: the end of its hold, or of the mark of a request
---   5 marks  hash: seat that is marked for a request -> whose request it is
+--   5 marks  hash: seat that is marked for a request -> whose request it is, or ''
 -- ARGV 1 what tests add to the clock (ms).
 -- RETURNS {'cold'} where the head is missing: nothing was changed.
 -- ATOMIC because a script sees and changes a performance as a whole: of several who ask for a seat, one gets it.

@@ -25,8 +25,9 @@ for i = 3, #ARGV, 5 do
         if was_free then took = took + 1 end
       end
     else
-      -- A request may be on its way with it; if not, it is free by itself.
-      if not over or over <= now or over > now + mark then
+      -- For whom it is marked may be on the way with it; if not, the mark ends by itself, unless the clock was set back.
+      local is_marked = over and redis.call('HEXISTS', marks, seat) == 1
+      if not is_marked or over <= now or over > now + mark then
         free(seat)
         freed = freed + 1
       end
