@@ -22,7 +22,7 @@ use crate::platform::error::Problem;
 const STAYS_PER_UNIT: u32 = 500;
 
 /// What an operator changes; what is left out stays.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of Rules")]
 pub struct RulesChange {
     pub is_paused: Option<bool>,
@@ -133,11 +133,11 @@ impl Changing {
             return Err(Problem::new(&CONCERT_CANCELLED));
         }
         let before = row.rules;
-        row.rules = self.change.applied_to(before);
-        // Nobody is told of, and the log keeps nothing of, what is as it was.
-        if row.rules == before {
+        // Nothing was ordered: nobody is told, and the log keeps nothing of it.
+        if self.change == RulesChange::default() {
             return Ok(row);
         }
+        row.rules = self.change.applied_to(before);
         store::update_rules(conn, self.concert, &row.rules).await?;
         row.rules_version += 1;
         let details = json!({"before": before, "after": row.rules});

@@ -357,6 +357,8 @@ async fn the_log_tells_who_changed_what() {
     assert_eq!((&resumed["paused"], &resumed["stopped"]), (&json!(true), &json!(false)), "a pause is left as it was");
     theatre.end_stays(&theatre.api).await.expect(200);
     theatre.change(&theatre.api, &json!({"joins_closed": true})).await.expect(200);
+    // Nothing is ordered.
+    theatre.change(&theatre.api, &json!({})).await.expect(200);
     // Another operator, another concert.
     let other = Sale::new(&theatre.api, &theatre.instances[0], &Plan::default()).await;
     let path = format!("/v1/admin/concerts/{}/stop", other.concert);
