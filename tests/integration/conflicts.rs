@@ -203,7 +203,7 @@ async fn deadlock(scene: &Scene, case: &Case, api: &Api) -> Event {
     let history = History::default();
     let mut adversary = case.adversary(&scene.world).await;
     let (event, ()) = tokio::join!(case.send(api, &history), async {
-        scene.world.wait_until_running(case.waits_in).await;
+        scene.world.wait_until_waiting(case.waits_in).await;
         let crossing = adversary.execute(AssertSqlSafe(case.locks[0].clone())).await;
         crossing.expect("the heavier transaction goes on");
         adversary.execute("ROLLBACK").await.expect("an end");

@@ -227,7 +227,7 @@ async fn a_seat_that_somebody_has_locked_holds_up_nobody_else() {
             tokio::spawn(ask)
         })
         .collect();
-    scene.world.wait_until_running("ORDER BY seat_no FOR UPDATE").await;
+    scene.world.wait_until_waiting("ORDER BY seat_no FOR UPDATE").await;
     // Who cannot wait for it is told that others are at it; whoever wants other seats does not notice.
     eventually("the rest to be told", || async {
         (asking.iter().filter(|one| one.is_finished()).count() == guests.len() - BESIDE).then_some(())

@@ -263,6 +263,15 @@ impl World {
         .await;
     }
 
+    /// The same, of a statement that waits for locks: one that skips what is locked is over in a moment.
+    pub async fn wait_until_waiting(&self, text: &str) {
+        super::eventually("a statement to wait", || async {
+            let waits = |running: &String| running.contains(text) && !running.contains("SKIP LOCKED");
+            self.running().await.iter().any(waits).then_some(())
+        })
+        .await;
+    }
+
     /// The statements that the server is running in the world's database.
     pub async fn running(&self) -> Vec<String> {
         let texts = self.connections().await.into_iter().map(|(_, text)| text);
