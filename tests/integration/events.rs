@@ -14,8 +14,9 @@ use crate::support::{Api, Buyer, Instance, Listener, Sale, Wire, World, eventual
 const MANY: usize = 1000;
 /// Connections opened at a time: fewer than fit into the listener's backlog.
 const BURST: usize = 100;
-/// Events after which a listener that does not read must be gone: far more than any buffer holds.
-const EVENTS_MAX: u64 = 20_000;
+/// Events after which a listener that does not read must be gone: far more than any buffer holds, and than are sent while a
+/// blocked write has its time.
+const EVENTS_MAX: u64 = 200_000;
 
 /// A line that calls nobody by itself.
 fn still() -> Plan {

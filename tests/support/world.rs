@@ -263,11 +263,18 @@ impl World {
         .await;
     }
 
-    /// The same, of a statement that waits for locks: one that skips what is locked is over in a moment.
+    /// The same, of a statement that waits: one that is seen again and again on its connection. Others are over in a moment, and may
+    /// be seen before they have come to their lock.
     pub async fn wait_until_waiting(&self, text: &str) {
         super::eventually("a statement to wait", || async {
-            let waits = |running: &String| running.contains(text) && !running.contains("SKIP LOCKED");
-            self.running().await.iter().any(waits).then_some(())
+            let mut first = None;
+            for _ in 0..5 {
+                let found = self.connections().await.into_iter().find(|(_, running)| running.contains(text))?;
+                if found.0 != *first.get_or_insert(found.0) {
+                    return None;
+                }
+            }
+            Some(())
         })
         .await;
     }
