@@ -76,7 +76,8 @@ impl Queue {
         Ok((place, is_new))
     }
 
-    /// Whether MySQL knows that the stay of this place has ended. A stay whose pass is just being written has not.
+    /// Whether MySQL knows that the stay of this place has ended. A stay whose pass is just being written has not; where MySQL does
+    /// not answer, the line's word stands.
     async fn has_ended(&self, concert: ConcertId, arrival: u64) -> bool {
         let ask = self.parts.db.read("queue.has_stay_ended", (concert, arrival), |conn, (concert, arrival)| {
             Box::pin(stays::has_ended(conn, *concert, *arrival))

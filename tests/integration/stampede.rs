@@ -147,18 +147,22 @@ async fn two_processes(world: &World, extra: &[(&str, &str)]) -> (Vec<Process>, 
     (processes, apis)
 }
 
+/// A crowd is served by one load of each key, counted by MySQL and by the instances.
+async fn assert_one_load(world: &World, apis: &[Api], sale: &Sale) {
+    let mut sql = world.sql().await;
+    let (before, units_before) = (loads(&mut sql).await, units(apis).await);
+    assert_served(&storm(apis, sale, clients()).await);
+    let counted = loaded_since(before, &mut sql).await;
+    assert!(counted.as_ref().is_none_or(|counted| *counted == [1, 1, 1, 1]), "statements: {counted:?}");
+    assert_eq!(grown(&units_before, &units(apis).await), [1, 1, 1, 1], "units, by name");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_before_cold_caches_is_one_load() {
     let (servers, world) = counting(&[]).await;
     let sale = cold_sale(&world).await;
     let (processes, apis) = two_processes(&world, &[LASTING]).await;
-    let mut sql = world.sql().await;
-    let (before, units_before) = (loads(&mut sql).await, units(&apis).await);
-    let replies = storm(&apis, &sale, clients()).await;
-    assert_served(&replies);
-    let counted = loaded_since(before, &mut sql).await;
-    assert!(counted.as_ref().is_none_or(|counted| *counted == [1, 1, 1, 1]), "statements: {counted:?}");
-    assert_eq!(grown(&units_before, &units(&apis).await), [1, 1, 1, 1], "units, by name");
+    assert_one_load(&world, &apis, &sale).await;
     drop(processes);
     world.end(vec![]).await;
     servers.end().await;
@@ -194,13 +198,8 @@ async fn a_load_of_three_seconds_is_one_load() {
     let proxy = world.mysql_sabotaged(&slow).await;
     let (name, url) = world.mysql_through(&proxy);
     let (processes, apis) = two_processes(&world, &[(name, &url), LASTING]).await;
-    let mut sql = world.sql().await;
-    let (before, units_before) = (loads(&mut sql).await, units(&apis).await);
-    assert_served(&storm(&apis, &sale, clients()).await);
+    assert_one_load(&world, &apis, &sale).await;
     assert!(slow.hits() > 0, "the load was not slow");
-    let counted = loaded_since(before, &mut sql).await;
-    assert!(counted.as_ref().is_none_or(|counted| *counted == [1, 1, 1, 1]), "statements: {counted:?}");
-    assert_eq!(grown(&units_before, &units(&apis).await), [1, 1, 1, 1], "units, by name");
     drop(processes);
     world.end(vec![]).await;
     servers.end().await;

